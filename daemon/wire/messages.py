@@ -1,0 +1,221 @@
+"""What the daemon and a runner say to each other. Types only; ``codec`` puts them on the socket.
+
+These structs are also the daemon's common vocabulary: ``protocol`` and ``prompt`` use them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lhama.plugins.backend import LoadOptions, ModelFiles, Sampling
+
+# ------------------------------------------------------------------------------------- content
+
+
+class ToolCall(msgspec.Struct, omit_defaults=True):
+    """A function call made by a model; ``arguments`` keep their order."""
+
+    name: str
+    arguments: dict[str, Any]
+    index: int = 0
+    id: str = ""
+
+
+class Message(msgspec.Struct, omit_defaults=True):
+    """One turn of a conversation. ``images`` are raw bytes."""
+
+    role: str
+    content: str = ""
+    thinking: str = ""
+    images: list[bytes] = []
+    tool_calls: list[ToolCall] = []
+    tool_name: str = ""
+    tool_call_id: str = ""
+
+
+class Prompt(msgspec.Struct, omit_defaults=True):
+    """What to answer. The runner renders and tokenizes it: templates are untrusted content.
+
+    Exactly one way applies, the first that is set:
+    ``raw`` (the text as it is), ``fill`` (run the Go template once with prompt, system and
+    suffix: generate with ``suffix`` or ``template``), else ``messages`` through the template.
+    """
+
+    messages: list[Message] = []
+    tools: list[dict[str, Any]] = []
+    go_template: str = ""
+    """Go template text. Empty: the GGUF's own Jinja template; without one, the prompt as it is."""
+    parser: str = ""
+    """Name of a built-in output parser; empty: inferred from the template."""
+    raw: str | None = None
+    fill: bool = False
+    text: str = ""
+    """``.Prompt`` of ``fill``."""
+    system: str = ""
+    suffix: str = ""
+    think: bool | str | None = None
+    context: list[int] | None = None
+    """Tokens of an earlier answer, detokenized in front of the prompt (generate, deprecated)."""
+    truncate: bool = True
+    """Drop the oldest messages, then the oldest tokens, until the prompt fits."""
+    family: str = ""
+    """Architecture, for rules that hang on it (qwen3's thinking history)."""
+
+
+# ----------------------------------------------------------------------------- daemon → runner
+
+
+class Load(msgspec.Struct, tag="load"):
+    """First message on the wire; answered by ``LoadProgress``… and ``Loaded`` or ``LoadFailed``."""
+
+    backend: str
+    model: ModelFiles
+    options: LoadOptions
+    pipeline: bool = True
+    blocked_plugins: list[str] = []
+
+
+class Generate(msgspec.Struct, tag="generate", omit_defaults=True):
+    """Answered by ``Step`` frames that carry deltas of this ``id``, the last with ``done``."""
+
+    id: int
+    prompt: Prompt
+    sampling: Sampling = Sampling()
+    stop: list[str] = []
+    num_predict: int = -1
+    """Most tokens to generate; negative: no limit but the context's."""
+    num_keep: int = 4
+    shift: bool = True
+    logprobs: int = -1
+    """As ``Admit.logprobs``."""
+    grammar: str = ""
+    """``json``, or a JSON Schema's text; empty: none."""
+    want_context: bool = False
+    """Send the tokens of prompt and answer with ``done`` (generate's ``context``)."""
+
+
+class Render(msgspec.Struct, tag="render"):
+    """Answered by ``Rendered``: the prompt's text, nothing computed (``_debug_render_only``)."""
+
+    id: int
+    prompt: Prompt
+
+
+class Embed(msgspec.Struct, tag="embed"):
+    """Answered by ``Embedded``."""
+
+    id: int
+    inputs: list[str]
+    truncate: bool = True
+
+
+class Cancel(msgspec.Struct, tag="cancel"):
+    """The client has gone. Not answered: nothing more is sent for ``id``."""
+
+    id: int
+
+
+class Ping(msgspec.Struct, tag="ping"):
+    id: int
+
+
+class Shutdown(msgspec.Struct, tag="shutdown"):
+    pass
+
+
+ToRunner = Load | Generate | Render | Embed | Cancel | Ping | Shutdown
+
+# ----------------------------------------------------------------------------- runner → daemon
+
+
+class LoadProgress(msgspec.Struct, tag="load_progress"):
+    fraction: float
+    note: str
+
+
+class Loaded(msgspec.Struct, tag="loaded"):
+    slots: int
+    context: int
+    device: str
+    total_bytes: int
+    device_bytes: int
+    pipeline: str
+    """Order of the halves in use: ``device``, ``host`` or ``off``."""
+    embeds: bool = False
+    notes: list[str] = []
+
+
+class LoadFailed(msgspec.Struct, tag="load_failed"):
+    message: str
+    out_of_memory: bool = False
+
+
+class TokenLogprob(msgspec.Struct, array_like=True):
+    token: bytes
+    logprob: float
+    top: list[tuple[bytes, float]] = []
+
+
+class Done(msgspec.Struct, array_like=True):
+    """The end of one answer; counts in tokens, times in nanoseconds."""
+
+    reason: str
+    """``stop`` or ``length``."""
+    prompt_tokens: int
+    prompt_ns: int
+    eval_tokens: int
+    eval_ns: int
+    context: list[int] = []
+    cached_tokens: int = 0
+
+
+class Delta(msgspec.Struct, array_like=True):
+    """One step's news of one request."""
+
+    id: int
+    content: str = ""
+    thinking: str = ""
+    tool_calls: list[ToolCall] = []
+    logprobs: list[TokenLogprob] = []
+    done: Done | None = None
+
+
+class Step(msgspec.Struct, tag="step"):
+    """All deltas of one step: one frame a step, however many rows it has."""
+
+    deltas: list[Delta]
+
+
+class Failed(msgspec.Struct, tag="failed"):
+    """One request's end by an error; see ``errors.RunnerFailed`` for ``kind`` and ``details``."""
+
+    id: int
+    message: str
+    status: int = 500
+    kind: str = ""
+    details: dict[str, int] = {}
+
+
+class Rendered(msgspec.Struct, tag="rendered"):
+    id: int
+    text: str
+    images: int = 0
+
+
+class Embedded(msgspec.Struct, tag="embedded"):
+    id: int
+    vectors: list[list[float]]
+    tokens: int
+
+
+class Pong(msgspec.Struct, tag="pong"):
+    """Proof of life *and* of progress: ``steps`` stands still while ``active`` > 0 in a hang."""
+
+    id: int
+    steps: int
+    active: int
+
+
+FromRunner = LoadProgress | Loaded | LoadFailed | Step | Failed | Rendered | Embedded | Pong
