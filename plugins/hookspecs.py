@@ -1,0 +1,36 @@
+"""The hooks a plugin may implement. Hooks register things at start-up; no hook runs per step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from lhama.plugins.backend import Backend
+
+PROJECT = "lhama"
+"""Name of the hook markers and of the entry-point group alike."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a plugin's implementation of a hook."""
+
+
+@hookspec
+def lhama_register_backends(register: Callable[[Backend], None]) -> None:
+    """Register one or more backends by calling ``register`` with each.
+
+    Called once in the daemon and once in every runner process, so it must be cheap and import
+    nothing native: ``Backend.load`` is the place for that. What a hook registers counts only if
+    the hook returns: a plugin that raises half-way contributes nothing.
+
+    Example::
+
+        from lhama.plugins import hookimpl
+
+        @hookimpl
+        def lhama_register_backends(register):
+            register(MyBackend())
+    """

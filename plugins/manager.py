@@ -1,0 +1,154 @@
+"""Finds plugins and lets each register its backends; a bad one hurts nobody but itself.
+
+The one module that touches pluggy's relay. It runs in every process, daemon and runners, and
+leaves nothing behind: two discoveries give two independent registries.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+from collections.abc import Collection, Iterable
+
+import pluggy
+
+from lhama.plugins import hookspecs
+from lhama.plugins.backend import API_VERSION, Backend
+from lhama.plugins.registry import PluginReport, Registry
+
+BLOCK_ALL = "*"
+"""In ``blocked``: every plugin that does not come with lhama itself."""
+
+_METHODS = ("probe", "supports", "estimate", "load")
+
+
+class BadPlugin(Exception):
+    """A plugin broke a rule of the contract; the message goes into its report."""
+
+
+class PluginManager:
+    """Typed facade of pluggy: entry points in, ``Registry`` out."""
+
+    def __init__(self) -> None:
+        self._relay = pluggy.PluginManager(hookspecs.PROJECT)
+        self._relay.add_hookspecs(hookspecs)
+        self._backends: dict[str, Backend] = {}
+        self._owners: dict[str, str] = {}
+        self._reports: dict[str, PluginReport] = {}
+
+    def discover(self, blocked: Collection[str] = ()) -> Registry:
+        """Load the entry points of group ``lhama`` one by one, those in ``blocked`` not at all.
+
+        Call once. Never raises for a plugin's sake: failures are in ``Registry.reports``.
+        """
+        for point in _entry_points():
+            self._admit(point, blocked)
+        return Registry(self._backends, tuple(self._reports.values()))
+
+    def _admit(self, point: importlib.metadata.EntryPoint, blocked: Collection[str]) -> None:
+        distribution, version = _origin(point)
+        name = point.name
+        if name in self._reports:  # another distribution's plugin of the same name
+            name = f"{point.name} ({distribution})"
+        if point.name in blocked or (BLOCK_ALL in blocked and distribution != hookspecs.PROJECT):
+            self._reports[name] = PluginReport(name, version, distribution, "blocked")
+            return
+        try:
+            if name != point.name:
+                taken_by = self._reports[point.name].distribution
+                raise BadPlugin(f"the plugin name '{point.name}' is taken by {taken_by}")
+            backends = self._register(name, point.load())
+        # SystemExit too: a module that exits at import must not take the daemon along.
+        except (Exception, SystemExit) as error:
+            self._reports[name] = PluginReport(
+                name, version, distribution, "failed", error=_in_words(error)
+            )
+            return
+        for backend in backends:
+            self._backends[backend.name] = backend
+            self._owners[backend.name] = name
+        names = tuple(backend.name for backend in backends)
+        self._reports[name] = PluginReport(name, version, distribution, "loaded", names)
+
+    def _register(self, name: str, plugin: object) -> list[Backend]:
+        """Let one plugin call ``register`` and return what it registered, all checked.
+
+        Whatever goes wrong, the plugin's hooks are gone from the relay afterwards.
+        """
+        offered: list[Backend] = []
+        others = self._relay.get_plugins()
+        try:
+            self._relay.register(plugin, name)
+            self._check_hooks(plugin)
+            call = self._relay.subset_hook_caller("lhama_register_backends", others)
+            call(register=offered.append)
+            for index, backend in enumerate(offered):
+                self._check_backend(backend, offered[:index])
+        except BaseException:
+            if self._relay.is_registered(plugin):
+                self._relay.unregister(plugin)
+            raise
+        return offered
+
+    def _check_hooks(self, plugin: object) -> None:
+        """Refuse hooks that are no hooks of ours, and plugins without any."""
+        callers = self._relay.get_hookcallers(plugin) or []
+        if not callers:
+            raise BadPlugin("it implements no hook: is @hookimpl missing?")
+        known = [name for name in vars(hookspecs) if name.startswith(f"{hookspecs.PROJECT}_")]
+        for caller in callers:
+            own = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin]
+            if caller.spec is not None or all(impl.optionalhook for impl in own):
+                continue
+            close = difflib.get_close_matches(caller.name, known, n=1)
+            hint = f", did you mean {close[0]}?" if close else ""
+            raise BadPlugin(f"unknown hook {caller.name}{hint}")
+
+    def _check_backend(self, backend: Backend, earlier: Iterable[Backend]) -> None:
+        name = getattr(backend, "name", None)
+        if not isinstance(name, str) or not name:
+            raise BadPlugin(f"{type(backend).__name__} has no name: it is not a Backend")
+        version = getattr(backend, "api_version", None)
+        if version != API_VERSION:
+            newer = isinstance(version, int) and version > API_VERSION
+            raise BadPlugin(
+                f"backend '{name}' was written for version {version} of the plugin contract and "
+                f"this lhama speaks version {API_VERSION}: "
+                f"update {'lhama' if newer else 'the plugin'}"
+            )
+        missing = [m for m in _METHODS if not callable(getattr(backend, m, None))]
+        if missing:
+            raise BadPlugin(f"backend '{name}' lacks {', '.join(missing)}")
+        if name in self._owners:
+            raise BadPlugin(
+                f"the backend name '{name}' is taken by the plugin {self._owners[name]}"
+            )
+        if any(other.name == name for other in earlier):
+            raise BadPlugin(f"it registers the backend '{name}' twice")
+
+
+def discover(blocked: Collection[str] = ()) -> Registry:
+    """Load all plugins but the blocked ones; see ``PluginManager.discover``."""
+    return PluginManager().discover(blocked)
+
+
+def _entry_points() -> list[importlib.metadata.EntryPoint]:
+    """lhama's own plugins first, then by distribution and name: the same order everywhere."""
+
+    def order(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
+        distribution, _ = _origin(point)
+        return distribution != hookspecs.PROJECT, distribution, point.name
+
+    return sorted(importlib.metadata.entry_points(group=hookspecs.PROJECT), key=order)
+
+
+def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    if point.dist is None:
+        return "", ""
+    return point.dist.name, point.dist.version
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, BadPlugin):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,84 @@
+"""What plugins brought along: the backends by name, a report on each plugin, and the choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lhama.plugins.backend import Backend, ModelFiles, Probe, Support, UnsupportedModel
+
+
+@dataclass(frozen=True, slots=True)
+class PluginReport:
+    """How one plugin fared. ``error`` is empty unless ``state`` is ``failed``."""
+
+    name: str
+    """The entry point's name: what ``--no-plugins=NAME`` takes."""
+    version: str
+    """Version of the distribution that brings the plugin."""
+    distribution: str
+    state: Literal["loaded", "failed", "blocked"]
+    backends: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The outcome of discovery; both mappings are in the order of discovery."""
+
+    backends: dict[str, Backend] = field(default_factory=dict)
+    reports: tuple[PluginReport, ...] = ()
+
+    def choose(self, model: ModelFiles, forced: str = "") -> tuple[Backend, Support]:
+        """The backend with the highest score for ``model``, or the one named ``forced``.
+
+        Raises ``UnsupportedModel`` with every backend's reason when none can run it. Between
+        equal scores the first discovered wins.
+        """
+        if forced and forced not in self.backends:
+            raise UnsupportedModel(self._no_such_backend(forced))
+        candidates = [self.backends[forced]] if forced else list(self.backends.values())
+        best: tuple[Backend, Support] | None = None
+        refusals: list[str] = []
+        for backend in candidates:
+            support = judge(backend, model)
+            if support.score <= 0:
+                refusals.append(f"{backend.name}: {support.reason or 'no reason given'}")
+            elif best is None or support.score > best[1].score:
+                best = (backend, support)
+        if best is None:
+            raise UnsupportedModel(self._no_backend_for(model, refusals))
+        return best
+
+    def _no_backend_for(self, model: ModelFiles, refusals: list[str]) -> str:
+        failures = [f"{r.name}: plugin failed: {r.error}" for r in self.reports if r.error]
+        reasons = refusals + failures or ["no backend is installed"]
+        return f"no backend can run model '{model.name}': " + "; ".join(reasons)
+
+    def _no_such_backend(self, name: str) -> str:
+        for report in self.reports:
+            if report.name == name and report.state == "blocked":
+                return f"backend '{name}' is blocked by --no-plugins"
+            if report.name == name and report.state == "failed":
+                return f"backend '{name}' failed to load: {report.error}"
+        known = ", ".join(self.backends) or "none"
+        return f"there is no backend '{name}' (available: {known})"
+
+
+def probe(backend: Backend) -> Probe:
+    """``backend.probe()``, with an exception turned into a problem."""
+    try:
+        return backend.probe()
+    except Exception as error:
+        return Probe(problem=f"probe failed: {type(error).__name__}: {error}")
+
+
+def judge(backend: Backend, model: ModelFiles) -> Support:
+    """``backend.supports(model)``; a problem of the machine or an exception is a refusal."""
+    problem = probe(backend).problem
+    if problem:
+        return Support(0, problem)
+    try:
+        return backend.supports(model)
+    except Exception as error:
+        return Support(0, f"{type(error).__name__}: {error}")
