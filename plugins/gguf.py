@@ -48,13 +48,11 @@ TENSOR_TYPES: Final[dict[int, TensorType]] = {
     6: TensorType("Q5_0", 32, 22),
     7: TensorType("Q5_1", 32, 24),
     8: TensorType("Q8_0", 32, 34),
-    9: TensorType("Q8_1", 32, 36),
     10: TensorType("Q2_K", 256, 84),
     11: TensorType("Q3_K", 256, 110),
     12: TensorType("Q4_K", 256, 144),
     13: TensorType("Q5_K", 256, 176),
     14: TensorType("Q6_K", 256, 210),
-    15: TensorType("Q8_K", 256, 292),
     16: TensorType("IQ2_XXS", 256, 66),
     17: TensorType("IQ2_XS", 256, 74),
     18: TensorType("IQ3_XXS", 256, 98),
@@ -74,7 +72,7 @@ TENSOR_TYPES: Final[dict[int, TensorType]] = {
     35: TensorType("TQ2_0", 256, 66),
     39: TensorType("MXFP4", 32, 17),
 }
-"""The tensor types of ggml by their number in the file."""
+"""The tensor types of ggml by their number in the file; Q8_1 and Q8_K exist in memory only."""
 
 TENSOR_TYPE_IDS: Final[dict[str, int]] = {t.name: number for number, t in TENSOR_TYPES.items()}
 
@@ -198,7 +196,7 @@ def read(path: str | os.PathLike[str], *, vocabulary: bool = False) -> GGUF:
     """
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb", buffering=0):
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise GGUFError("not a GGUF file: not a regular file")
@@ -213,6 +211,8 @@ def read(path: str | os.PathLike[str], *, vocabulary: bool = False) -> GGUF:
                 if more.end > _MAX_HEADER:
                     raise GGUFError(f"header larger than {_MAX_HEADER} bytes") from None
                 size = min(status.st_size, _MAX_HEADER, max(4 * size, more.end))
+    finally:
+        os.close(fd)
 
 
 class _Header:

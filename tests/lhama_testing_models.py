@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 import platformdirs
@@ -37,8 +37,7 @@ def gemma3_path() -> Path:
 
 
 def _package(name: str) -> Path:
-    try:
-        folder = resources.files(name)
-    except ModuleNotFoundError:
+    spec = find_spec(name)  # found, not imported: its code needs packages we have no use for
+    if spec is None or not spec.submodule_search_locations:
         pytest.fail(f"the package {name} is not installed: run scripts/test, which installs it")
-    return Path(str(folder))
+    return Path(spec.submodule_search_locations[0])
