@@ -1,0 +1,96 @@
+"""A ``llama_batch`` over numpy's memory, written once per step and reused for ever."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+from lhama.backends.llamacpp.library import L, np
+from lhama.plugins.backend import DROPPED, BackendError, Row
+
+
+class Batch:
+    """Room for ``capacity`` tokens; ``struct`` is what ``llama_decode`` takes, by value."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.token = np.zeros(capacity, np.int32)
+        self.position = np.zeros(capacity, np.int32)
+        self.sequence = np.zeros(capacity, np.int32)
+        self.output = np.zeros(capacity, np.int8)
+        self._one = np.ones(capacity, np.int32)
+        self._counting = np.arange(capacity, dtype=np.int32)
+        # llama_batch.seq_id points to one pointer per token: each to its place in ``sequence``.
+        step = np.uintp(self.sequence.itemsize)
+        self._pointers = self.sequence.ctypes.data + np.arange(capacity, dtype=np.uintp) * step
+        self._rows: tuple[Row, ...] = ()
+        self._starts: list[int] = []
+        self._pending: list[tuple[int, int]] = []
+        self.struct = L.llama_batch(
+            n_tokens=0,
+            token=_pointer(self.token, L.llama_token),
+            embd=None,
+            pos=_pointer(self.position, L.llama_pos),
+            n_seq_id=_pointer(self._one, ctypes.c_int32),
+            seq_id=_pointer(self._pointers, ctypes.POINTER(L.llama_seq_id)),
+            logits=_pointer(self.output, ctypes.c_int8),
+        )
+
+    def fill(self, rows: tuple[Row, ...]) -> None:
+        """Write everything of ``rows`` but the tokens not known yet."""
+        token, position = self.token, self.position
+        sequence, output = self.sequence, self.output
+        starts: list[int] = []
+        pending: list[tuple[int, int]] = []
+        at = 0
+        for index, row in enumerate(rows):
+            known = row.tokens
+            count = len(known)
+            starts.append(at)
+            end = at + (count or 1)
+            if end > self.capacity:
+                raise BackendError(f"a step holds more than {self.capacity} tokens")
+            if count > 1:
+                token[at:end] = known
+                np.add(self._counting[:count], row.position, out=position[at:end])
+                sequence[at:end] = row.slot
+                output[at:end] = 0
+                output[end - 1] = row.sample
+            else:
+                if known:
+                    token[at] = known[0]
+                else:
+                    pending.append((index, at))
+                position[at] = row.position
+                sequence[at] = row.slot
+                output[at] = row.sample
+            at = end
+        starts.append(at)
+        self._rows, self._starts, self._pending = rows, starts, pending
+        self.struct.n_tokens = at
+
+    def bind(self, tokens: Sequence[int]) -> list[Row]:
+        """Put in the pending tokens and leave out dropped rows; returns the rows that sample."""
+        token = self.token
+        for index, at in self._pending:
+            token[at] = tokens[index]
+        if DROPPED not in tokens:
+            return [row for row in self._rows if row.sample]
+        kept = [index for index in range(len(self._rows)) if tokens[index] != DROPPED]
+        self._compact(kept)
+        return [self._rows[index] for index in kept if self._rows[index].sample]
+
+    def _compact(self, kept: list[int]) -> None:
+        at = 0
+        for index in kept:
+            start, end = self._starts[index], self._starts[index + 1]
+            if start != at:
+                for array in (self.token, self.position, self.sequence, self.output):
+                    array[at : at + end - start] = array[start:end].copy()
+            at += end - start
+        self.struct.n_tokens = at
+
+
+def _pointer(array: Any, kind: Any) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(kind))

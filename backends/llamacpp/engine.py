@@ -1,0 +1,249 @@
+"""One loaded model: batches are prepared here, a thread of its own computes and samples them."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from lhama.backends.llamacpp.batch import Batch
+from lhama.backends.llamacpp.context import Context
+from lhama.backends.llamacpp.sampling import RowError, Sampler
+from lhama.backends.llamacpp.tokenizer import LlamaTokenizer
+from lhama.plugins.backend import (
+    BackendError,
+    Limits,
+    PreparedStep,
+    Residency,
+    Row,
+    RowResult,
+    StepPlan,
+    StepResult,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A step without its pending tokens."""
+
+    plan: StepPlan
+    batch: Batch
+    samplers: tuple[tuple[int, Sampler], ...]
+    """What the plan's admissions put into which slot."""
+
+
+class Handle:
+    """A step on its way through the context's thread."""
+
+    __slots__ = ("_compute", "_done", "_error", "_masked", "_masks", "_result")
+
+    def __init__(self, compute: Callable[[Handle], StepResult], masked: bool) -> None:
+        self._compute = compute
+        # A bare lock wakes its waiter in half the time of an Event.
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+        self._masked = _thread.allocate_lock()
+        self._masks: Mapping[int, bytes] = {}
+        if masked:
+            self._masked.acquire()
+        self._result = StepResult(())
+        self._error: BackendError | None = None
+
+    def run(self) -> None:
+        """Compute the step; on the context's thread."""
+        try:
+            self._result = self._compute(self)
+        except BackendError as error:
+            self._error = error
+        except Exception as error:
+            self._error = BackendError(f"llama.cpp backend: {error!r}")
+            self._error.__cause__ = error
+        finally:
+            self._done.release()
+
+    def result(self) -> StepResult:
+        self._done.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def supply_masks(self, masks: Mapping[int, bytes]) -> None:
+        self._masks = masks
+        self._masked.release()
+
+    def masks(self) -> Mapping[int, bytes]:
+        """Wait for the masks of a plan that has masked rows."""
+        with self._masked:
+            return self._masks
+
+
+class LlamaCppEngine:
+    """``lhama.plugins.backend.Engine`` over one ``llama_context``.
+
+    Takes over the context and calls ``free_model`` after it is gone. ``pooling`` engines embed
+    and do nothing else.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        tokenizer: LlamaTokenizer,
+        limits: Limits,
+        residency: Residency,
+        free_model: Callable[[], None],
+        embedding_width: int = 0,
+        embedding_sequences: int = 0,
+    ) -> None:
+        self.limits = limits
+        self.residency = residency
+        self.tokenizer = tokenizer
+        self._context = context
+        self._free_model = free_model
+        self._width = embedding_width
+        self._sequences = embedding_sequences
+        self._batches = (Batch(limits.batch_tokens), Batch(limits.batch_tokens))
+        self._samplers: dict[int, Sampler] = {}
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="llama-context", daemon=True)
+        self._thread.start()
+
+    # --------------------------------------------------------------------------- the two halves
+
+    def prepare_next(self, plan: StepPlan, previous: PreparedStep | None) -> Prepared:
+        first, second = self._batches
+        batch = second if isinstance(previous, Prepared) and previous.batch is first else first
+        batch.fill(plan.rows)
+        samplers = tuple(
+            (
+                admit.slot,
+                Sampler(
+                    admit.sampling,
+                    admit.history,
+                    self.limits.vocab,
+                    self.limits.context,
+                    admit.logprobs,
+                ),
+            )
+            for admit in plan.admits
+        )
+        return Prepared(plan, batch, samplers)
+
+    def compute_current(self, prepared: PreparedStep, tokens: Sequence[int]) -> Handle:
+        assert isinstance(prepared, Prepared)
+        step = prepared
+        masked = any(row.masked for row in step.plan.rows)
+        handle = Handle(lambda handle: self._compute(step, tokens, handle), masked)
+        self._work.put(handle.run)
+        return handle
+
+    def _compute(self, step: Prepared, tokens: Sequence[int], handle: Handle) -> StepResult:
+        for operation in step.plan.kv:
+            self._context.apply(operation)
+        for slot, sampler in step.samplers:
+            self._install(slot, sampler)
+        rows = step.batch.bind(tokens)
+        if not step.batch.struct.n_tokens:
+            return StepResult(())
+        started = time.perf_counter_ns()
+        self._context.decode(step.batch)
+        compute_ns = time.perf_counter_ns() - started
+        if not rows:
+            return StepResult((), compute_ns)
+        return StepResult(tuple(self._sample(rows, handle)), compute_ns)
+
+    def _sample(self, rows: Sequence[Row], handle: Handle) -> list[RowResult]:
+        logits = self._context.logits(len(rows))
+        masks = handle.masks() if any(row.masked for row in rows) else {}
+        results: list[RowResult] = []
+        for row, values in zip(rows, logits, strict=True):
+            try:
+                mask = masks[row.slot] if row.masked else None
+                token, logprob, top = self._samplers[row.slot].sample(values, mask)
+            except RowError as error:
+                results.append(RowResult(row.slot, row.epoch, 0, error=str(error)))
+            except KeyError:
+                problem = "sampled without a mask" if row.masked else "never admitted"
+                results.append(RowResult(row.slot, row.epoch, 0, error=f"the slot was {problem}"))
+            else:
+                results.append(RowResult(row.slot, row.epoch, token, logprob, top))
+        return results
+
+    def _install(self, slot: int, sampler: Sampler) -> None:
+        before = self._samplers.get(slot)
+        if before is not None:
+            before.close()
+        self._samplers[slot] = sampler
+
+    # ------------------------------------------------------------------------------- embeddings
+
+    def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
+        if not self._width:
+            raise BackendError("this model does not support embeddings")
+        most = self.limits.batch_tokens
+        for tokens in inputs:
+            if not tokens:
+                raise BackendError("an embedding's input has no tokens")
+            if len(tokens) > most:
+                raise BackendError(f"an input of {len(tokens)} tokens exceeds the limit of {most}")
+        return self._call(lambda: self._embed(inputs))
+
+    def _embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
+        vectors: list[list[float]] = []
+        batch, group, held = self._batches[0], list[Row](), 0
+        for tokens in [*inputs, None]:
+            full = tokens is None or (
+                len(group) == self._sequences or held + len(tokens) > batch.capacity
+            )
+            if full and group:
+                batch.fill(tuple(group))
+                batch.bind([0] * len(group))
+                batch.output[:held] = 1  # pooling takes every token's output
+                self._context.encode(batch)
+                vectors += [self._context.pooled(row.slot, self._width) for row in group]
+                group, held = [], 0
+            if tokens is not None:
+                group.append(Row(len(group), 0, 0, tuple(tokens)))
+                held += len(tokens)
+        return vectors
+
+    # ----------------------------------------------------------------------- the context's thread
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+    def _call(self, function: Callable[[], T]) -> T:
+        """Run ``function`` on the context's thread and return what it returns."""
+        outcome: list[Any] = []
+        error: list[BaseException] = []
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                outcome.append(function())
+            except BaseException as problem:
+                error.append(problem)
+            finally:
+                done.set()
+
+        self._work.put(run)
+        done.wait()
+        if error:
+            raise error[0]
+        value: T = outcome[0]
+        return value
+
+    def close(self) -> None:
+        self._work.put(None)
+        self._thread.join()
+        for sampler in self._samplers.values():
+            sampler.close()
+        self._samplers.clear()
+        self._context.close()
+        self._free_model()

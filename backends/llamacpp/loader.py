@@ -1,0 +1,190 @@
+"""Opens a GGUF file with llama.cpp and makes an engine of it."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Final
+
+from lhama.backends import devices
+from lhama.backends.llamacpp import memory
+from lhama.backends.llamacpp.context import Context
+from lhama.backends.llamacpp.engine import LlamaCppEngine
+from lhama.backends.llamacpp.library import L, log
+from lhama.backends.llamacpp.tokenizer import LlamaTokenizer
+from lhama.plugins.backend import (
+    BackendError,
+    Device,
+    Limits,
+    LoadOptions,
+    MemoryEstimate,
+    ModelFiles,
+    OutOfMemory,
+    Progress,
+    Residency,
+    UnsupportedModel,
+)
+from lhama.plugins.gguf import GGUF
+
+_KV_TYPES: Final = {
+    "f32": L.GGML_TYPE_F32,
+    "f16": L.GGML_TYPE_F16,
+    "bf16": 30,  # the binding does not name it
+    "q8_0": L.GGML_TYPE_Q8_0,
+    "q5_1": L.GGML_TYPE_Q5_1,
+    "q5_0": L.GGML_TYPE_Q5_0,
+    "q4_1": L.GGML_TYPE_Q4_1,
+    "q4_0": L.GGML_TYPE_Q4_0,
+}
+_MIB: Final = 1 << 20
+
+
+def load(
+    model: ModelFiles, header: GGUF, options: LoadOptions, progress: Progress
+) -> LlamaCppEngine:
+    """The whole way from a file to an engine; frees what it took if a step of it fails."""
+    log().clear()
+    accelerators = devices.nvidia() or devices.metal() if L.llama_supports_gpu_offload() else []
+    free = sum(device.free_bytes for device in accelerators)
+    layers = memory.gpu_layers(header, options, free) if accelerators else 0
+    needed = memory.estimate(header, options, free if accelerators else None)
+    _check_memory(needed)
+    model_pointer = _open(model, options, layers, progress)
+    try:
+        context_pointer = _make_context(model_pointer, options, needed)
+        try:
+            _add_adapters(model_pointer, context_pointer, model.adapters)
+            return _engine(model_pointer, context_pointer, options, layers, needed, accelerators)
+        except BaseException:
+            L.llama_free(context_pointer)
+            raise
+    except BaseException:
+        L.llama_model_free(model_pointer)
+        raise
+
+
+def _check_memory(needed: MemoryEstimate) -> None:
+    host = needed.total_bytes - needed.device_bytes
+    available = devices.host().free_bytes
+    if host > available:
+        raise OutOfMemory(
+            f"model requires more system memory ({host / _MIB:.1f} MiB) "
+            f"than is available ({available / _MIB:.1f} MiB)"
+        )
+
+
+def _open(model: ModelFiles, options: LoadOptions, layers: int, progress: Progress) -> Any:
+    params = L.llama_model_default_params()
+    params.n_gpu_layers = layers
+    params.main_gpu = options.main_gpu
+    if options.mmap is not None:
+        params.load_mode = L.LLAMA_LOAD_MODE_MMAP if options.mmap else L.LLAMA_LOAD_MODE_NONE
+
+    def report(share: float, _user_data: object) -> bool:
+        progress(share, "loading weights")
+        return True
+
+    params.progress_callback = L.llama_progress_callback(report)
+    pointer = L.llama_model_load_from_file(model.weights.encode(), params)
+    if not pointer:
+        raise UnsupportedModel(f"llama.cpp cannot load {model.name}: {_reason()}")
+    return pointer
+
+
+def _make_context(model: Any, options: LoadOptions, needed: MemoryEstimate) -> Any:
+    batch = memory.batch_tokens(options)
+    params = L.llama_context_default_params()
+    params.n_ctx = max(memory.context_tokens(options), batch)
+    params.n_batch = params.n_ubatch = batch
+    params.n_threads = params.n_threads_batch = options.threads or devices.physical_cores()
+    params.type_k = params.type_v = _KV_TYPES[options.kv_type]
+    params.kv_unified = True  # one buffer for all: copying a prefix is bookkeeping only
+    params.swa_full = True  # a cache of the window alone could not be trimmed back
+    if options.flash_attention is not None:
+        params.flash_attn_type = int(options.flash_attention)
+    if options.embedding:
+        params.embeddings = True
+        params.n_seq_max = memory.EMBEDDING_SEQUENCES
+        if not _pools(model):
+            params.pooling_type = L.LLAMA_POOLING_TYPE_MEAN
+    else:
+        params.n_seq_max = options.slots
+        params.n_outputs_max = options.slots  # one row of logits for each sequence and step
+        params.n_outputs_max_per_seq = 1
+    pointer = L.llama_init_from_model(model, params)
+    if pointer:
+        return pointer
+    reason = _reason()
+    if "alloc" in reason:
+        raise OutOfMemory(f"needs {needed.total_bytes / _MIB:.1f} MiB; llama.cpp says: {reason}")
+    raise BackendError(f"llama.cpp cannot make a context: {reason}")
+
+
+def _pools(model: Any) -> bool:
+    """Whether the file says how its outputs become one vector."""
+    buffer = ctypes.create_string_buffer(64)
+    name = b"general.architecture"
+    if L.llama_model_meta_val_str(model, name, buffer, len(buffer)) < 0:
+        return False
+    key = buffer.value + b".pooling_type"
+    found = L.llama_model_meta_val_str(model, key, buffer, len(buffer)) >= 0
+    return found and buffer.value != b"0"
+
+
+def _add_adapters(model: Any, context: Any, paths: tuple[str, ...]) -> None:
+    """LoRA adapters, each at full strength; llama.cpp frees them with the model."""
+    if not paths:
+        return
+    adapters = []
+    for path in paths:
+        adapter = L.llama_adapter_lora_init(model, path.encode())
+        if not adapter:
+            raise UnsupportedModel(f"llama.cpp cannot load the adapter: {_reason()}")
+        adapters.append(adapter)
+    count = len(adapters)
+    pointers = (ctypes.c_void_p * count)(*adapters)
+    scales = (ctypes.c_float * count)(*[1.0] * count)
+    if L.llama_set_adapters_lora(context, pointers, count, scales):
+        raise UnsupportedModel(f"llama.cpp cannot apply the adapters: {_reason()}")
+
+
+def _engine(
+    model: Any,
+    pointer: Any,
+    options: LoadOptions,
+    layers: int,
+    needed: MemoryEstimate,
+    accelerators: list[Device],
+) -> LlamaCppEngine:
+    tokenizer = LlamaTokenizer(L.llama_model_get_vocab(model))
+    context = Context(pointer, tokenizer.vocab, options.slots)
+    features = set[str]()
+    if options.embedding:
+        features.add("embed")
+    elif not (L.llama_model_is_recurrent(model) or L.llama_model_is_hybrid(model)):
+        features.add("copy")
+        if context.can_shift:
+            features.add("shift")
+    limits = Limits(
+        slots=options.slots,
+        context=options.context,
+        batch_tokens=memory.batch_tokens(options),
+        vocab=tokenizer.vocab,
+        token_feed="host",
+        late_mask=True,
+        features=frozenset(features),
+    )
+    device = accelerators[0].id if accelerators and layers else "cpu"
+    residency = Residency(device, needed.total_bytes, needed.device_bytes, layers)
+    return LlamaCppEngine(
+        context,
+        tokenizer,
+        limits,
+        residency,
+        free_model=lambda: L.llama_model_free(model),
+        embedding_width=L.llama_model_n_embd_out(model) if options.embedding else 0,
+        embedding_sequences=memory.EMBEDDING_SEQUENCES,
+    )
+
+
+def _reason() -> str:
+    return log().errors() or "it gives no reason"

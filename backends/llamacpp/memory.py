@@ -1,0 +1,130 @@
+"""How much memory a model takes, and how much of it fits on an accelerator: headers only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lhama.plugins.backend import BackendError, LoadOptions, MemoryEstimate
+from lhama.plugins.gguf import GGUF
+
+KV_BYTES: Final[dict[str, float]] = {
+    "f32": 4.0,
+    "f16": 2.0,
+    "bf16": 2.0,
+    "q8_0": 34 / 32,
+    "q5_1": 24 / 32,
+    "q5_0": 22 / 32,
+    "q4_1": 20 / 32,
+    "q4_0": 18 / 32,
+}
+"""Bytes for each element of the KV cache, by ``LoadOptions.kv_type``."""
+
+EMBEDDING_SEQUENCES: Final = 32
+"""Inputs one embedding batch may hold."""
+
+
+def context_tokens(options: LoadOptions) -> int:
+    """Cells of the KV cache all sequences share."""
+    return max(1, options.slots) * max(1, options.context)
+
+
+def batch_tokens(options: LoadOptions) -> int:
+    """Most tokens in one step. An embedded input must fit whole: pooling looks at one batch."""
+    if options.embedding:
+        return max(options.batch, options.context)
+    return min(options.batch, context_tokens(options))
+
+
+def estimate(header: GGUF, options: LoadOptions, device_free: int | None = None) -> MemoryEstimate:
+    """Bytes of weights, KV cache and compute buffers.
+
+    ``device_free`` is the accelerator memory there is; ``None`` if the library has no accelerator.
+    """
+    weights = sum(tensor.nbytes for tensor in header.tensors.values())
+    kv = sum(kv_layers(header, options))
+    compute = compute_bytes(header, options)
+    if device_free is None:
+        return MemoryEstimate(weights, kv, compute)
+    layers = gpu_layers(header, options, device_free)
+    return MemoryEstimate(weights, kv, compute, device_bytes(header, options, layers))
+
+
+def kv_layers(header: GGUF, options: LoadOptions) -> list[int]:
+    """Bytes of the KV cache, layer by layer. Recurrent layers count as none: theirs is small."""
+    blocks = header.get_int(header.key("block_count"))
+    try:
+        element = KV_BYTES[options.kv_type]
+    except KeyError:
+        names = ", ".join(KV_BYTES)
+        raise BackendError(f"unknown KV cache type {options.kv_type!r}: one of {names}") from None
+    heads = _per_layer(header, "attention.head_count", blocks, 0)
+    kv_heads = _per_layer(header, "attention.head_count_kv", blocks, None) or heads
+    width = header.get_int(header.key("embedding_length"))
+    sizes: list[int] = []
+    for layer in range(blocks):
+        head = width // heads[layer] if heads[layer] else 0
+        key = header.get_int(header.key("attention.key_length"), head)
+        value = header.get_int(header.key("attention.value_length"), head)
+        sizes.append(int(context_tokens(options) * kv_heads[layer] * (key + value) * element))
+    return sizes
+
+
+def compute_bytes(header: GGUF, options: LoadOptions) -> int:
+    """The rule of thumb for activations: what llama.cpp reserves, seen over several models."""
+    batch = batch_tokens(options)
+    blocks = header.get_int(header.key("block_count"))
+    width = header.get_int(header.key("embedding_length"))
+    hidden = max(_per_layer(header, "feed_forward_length", blocks, 0), default=0)
+    heads = max(_per_layer(header, "attention.head_count", blocks, 0), default=0)
+    vocab = header.array_length("tokenizer.ggml.tokens")
+    scores = 4 * heads if options.flash_attention is False else 2  # else the f16 mask alone
+    outputs = batch if options.embedding else options.slots
+    activations = batch * (scores * context_tokens(options) + 4 * (2 * hidden + 6 * width))
+    return activations + outputs * (2 * vocab + width) * 4
+
+
+def gpu_layers(header: GGUF, options: LoadOptions, free: int) -> int:
+    """Layers that fit into ``free`` bytes of accelerator memory, the output layer counted first."""
+    blocks = header.get_int(header.key("block_count"))
+    if options.gpu_layers >= 0:
+        return min(options.gpu_layers, blocks + 1)
+    left = free - options.gpu_overhead_bytes - compute_bytes(header, options)
+    count = 0
+    for size in _offload_order(header, options):
+        left -= size
+        if left < 0:
+            break
+        count += 1
+    return count
+
+
+def device_bytes(header: GGUF, options: LoadOptions, layers: int) -> int:
+    """What ``layers`` offloaded layers take on the accelerator."""
+    if layers == 0:
+        return 0
+    return sum(_offload_order(header, options)[:layers]) + compute_bytes(header, options)
+
+
+def _offload_order(header: GGUF, options: LoadOptions) -> list[int]:
+    """Bytes of the output layer and then of the blocks, last first: llama.cpp's order."""
+    blocks = kv_layers(header, options)
+    output = 0
+    for name, tensor in header.tensors.items():
+        head, _, rest = name.partition(".")
+        number = rest.partition(".")[0]
+        if head == "blk" and number.isdigit() and int(number) < len(blocks):
+            blocks[int(number)] += tensor.nbytes
+        elif head != "token_embd" or "output.weight" not in header.tensors:
+            output += tensor.nbytes
+    return [output, *reversed(blocks)]
+
+
+def _per_layer(header: GGUF, name: str, blocks: int, default: int | None) -> list[int]:
+    """A number for each layer, whether the file gives one for all or a list; [] if it has none."""
+    key = header.key(name)
+    values = header.get_list(key)
+    if len(values) >= blocks and values:
+        return [int(value) for value in values[:blocks]]
+    if key not in header.metadata and default is None:
+        return []
+    return [header.get_int(key, default or 0)] * blocks

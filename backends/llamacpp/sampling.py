@@ -1,0 +1,239 @@
+"""Draws one token from a row of logits, with llama.cpp's chain and its order.
+
+penalties → top_k → typical_p → top_p → min_p → temperature → seeded draw. The stages are
+llama.cpp's own samplers but for two: penalties touch a few dozen tokens of the vocabulary and
+top-k leaves a few dozen, so numpy does both on the row in place and the chain sees only what is
+left of it. The tokens are those of the whole chain (``tests/backends`` compares them).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import weakref
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lhama.backends.llamacpp.library import L, np
+from lhama.plugins.backend import Sampling
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Logits = npt.NDArray[np.float32]
+    Ids = npt.NDArray[np.intp]
+
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+_STRIDE = 64
+"""Top-k compares the maxima of this many-element groups first."""
+
+
+class RowError(Exception):
+    """This row cannot give a token; the others of its batch can."""
+
+
+class Sampler:
+    """One sequence's sampler: its chain, its random numbers and what penalties look back on.
+
+    ``history`` is the prompt, oldest token first; ``context`` what a negative ``repeat_last_n``
+    means; ``logprobs`` as in ``Admit``. Not to be shared by threads.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        history: Sequence[int],
+        vocab: int,
+        context: int,
+        logprobs: int = -1,
+    ) -> None:
+        self._vocab = vocab
+        self._logprobs = logprobs
+        self._penalties = Penalties.of(sampling, history, context)
+        self._greedy = sampling.temperature <= 0 and sampling.typical_p >= 1
+        self._top_k = min(sampling.top_k, vocab) if sampling.top_k > 0 else vocab
+        self._chain = None if self._greedy else Chain(sampling, self._top_k)
+
+    def close(self) -> None:
+        """Free the chain; the sampler must not be used again."""
+        if self._chain is not None:
+            self._chain.close()
+
+    def sample(
+        self, row: Logits, mask: bytes | None = None
+    ) -> tuple[int, float | None, tuple[tuple[int, float], ...]]:
+        """The token drawn from ``row`` (float32, [vocab], overwritten), its log-probability and
+        the alternatives'. Raises ``RowError`` where the logits or the mask leave no token."""
+        raw = row
+        if self._logprobs >= 0 and (mask is not None or self._penalties is not None):
+            row = row.copy()
+        if self._penalties is not None:
+            self._penalties.apply(row)
+        if mask is not None:
+            row[~unpack(mask, self._vocab)] = -np.inf
+        token = self._greedy_token(row) if self._chain is None else self._drawn_token(row, mask)
+        if self._penalties is not None:
+            self._penalties.accept(token)
+        if self._logprobs < 0:
+            return token, None, ()
+        return token, *logprobs(raw, token, self._logprobs)
+
+    def _greedy_token(self, row: Logits) -> int:
+        token = int(row.argmax())  # a NaN counts as the largest
+        _check(float(row[token]))
+        return token
+
+    def _drawn_token(self, row: Logits, mask: bytes | None) -> int:
+        assert self._chain is not None
+        if self._top_k < self._vocab:
+            ids = top(row, self._top_k)
+            _check(float(row[ids[0]]))
+        else:
+            _check(float(row.max()))
+            ids = None
+        if mask is not None:  # some stages take the logarithm of a forbidden token's 0
+            ids = np.flatnonzero(row > -np.inf) if ids is None else ids[row[ids] > -np.inf]
+        return self._chain.draw(row, ids, ordered=self._top_k < self._vocab)
+
+
+class Penalties:
+    """Repeat, frequency and presence penalties over the last tokens of a sequence."""
+
+    def __init__(self, repeat: float, frequency: float, presence: float, window: int) -> None:
+        self._repeat = np.float32(repeat)
+        self._frequency = np.float32(frequency)
+        self._presence = np.float32(presence)
+        self._window: deque[int] = deque(maxlen=window)
+        self._counts: Counter[int] = Counter()
+
+    @classmethod
+    def of(cls, sampling: Sampling, history: Sequence[int], context: int) -> Penalties | None:
+        """The penalties ``sampling`` asks for, having seen ``history``; ``None`` if it asks none."""
+        window = sampling.repeat_last_n if sampling.repeat_last_n >= 0 else context
+        repeat, frequency = sampling.repeat_penalty, sampling.frequency_penalty
+        presence = sampling.presence_penalty
+        if window == 0 or (repeat == 1.0 and frequency == 0.0 and presence == 0.0):
+            return None
+        penalties = cls(repeat, frequency, presence, window)
+        for token in history[-window:]:
+            penalties.accept(token)
+        return penalties
+
+    def accept(self, token: int) -> None:
+        """Count ``token``, forget the one that leaves the window."""
+        if len(self._window) == self._window.maxlen:
+            oldest = self._window[0]
+            self._counts[oldest] -= 1
+            if not self._counts[oldest]:
+                del self._counts[oldest]
+        self._window.append(token)
+        self._counts[token] += 1
+
+    def apply(self, row: Logits) -> None:
+        """Divide positive logits by the repeat penalty, multiply others; subtract the rest."""
+        size = len(self._counts)
+        if not size:
+            return
+        ids = np.fromiter(self._counts.keys(), np.intp, size)
+        counts = np.fromiter(self._counts.values(), np.float32, size)
+        logits = row[ids]
+        logits = np.where(logits <= 0, logits * self._repeat, logits / self._repeat)
+        row[ids] = logits - (counts * self._frequency + self._presence)
+
+
+class Chain:
+    """llama.cpp's samplers behind top-k, and the array of candidates they work on."""
+
+    def __init__(self, sampling: Sampling, candidates: int) -> None:
+        chain = L.llama_sampler_chain_init(L.llama_sampler_chain_default_params())
+        self._free = weakref.finalize(self, L.llama_sampler_free, chain)
+        self._chain = chain
+        for stage in _stages(sampling):
+            L.llama_sampler_chain_add(chain, stage)
+        self._memory = np.zeros(candidates, _CANDIDATE)
+        self._id, self._logit = self._memory["id"], self._memory["logit"]
+        self._data = self._memory.ctypes.data_as(L.llama_token_data_p)
+        self._array = L.llama_token_data_array()
+        self._reference = ctypes.byref(self._array)
+
+    def draw(self, row: Logits, ids: Ids | None, ordered: bool) -> int:
+        """A token of ``ids`` (``None``: of the whole row); ``ordered``: by falling logit."""
+        size = len(row) if ids is None else len(ids)
+        self._id[:size] = self._everything(size) if ids is None else ids
+        self._logit[:size] = row if ids is None else row[ids]
+        array = self._array
+        array.data, array.size, array.selected, array.sorted = self._data, size, -1, ordered
+        L.llama_sampler_apply(self._chain, self._reference)
+        if not 0 <= array.selected < array.size:
+            raise RowError("sampling selected no token")
+        return int(array.data[array.selected].id)
+
+    def close(self) -> None:
+        self._free()
+
+    @staticmethod
+    def _everything(size: int) -> Any:
+        return np.arange(size, dtype=np.int32)
+
+
+def _stages(sampling: Sampling) -> list[Any]:
+    """The samplers behind top-k, those that change nothing left out.
+
+    ``min_keep`` is 0 as in llama-server.
+    """
+    stages = []
+    if sampling.typical_p < 1:
+        stages.append(L.llama_sampler_init_typical(sampling.typical_p, 0))
+    if sampling.top_p < 1:
+        stages.append(L.llama_sampler_init_top_p(sampling.top_p, 0))
+    if sampling.min_p > 0:
+        stages.append(L.llama_sampler_init_min_p(sampling.min_p, 0))
+    if sampling.temperature != 1:
+        stages.append(L.llama_sampler_init_temp(sampling.temperature))
+    # 0xFFFFFFFF would make llama.cpp draw a seed of its own.
+    stages.append(L.llama_sampler_init_dist(sampling.seed % 0xFFFFFFFF))
+    return stages
+
+
+def top(row: Logits, count: int) -> Ids:
+    """The ``count`` largest of ``row``, largest first; equal ones by index.
+
+    Exact: split the row into groups; the count-th largest of the groups' maxima is not above the
+    count-th largest element, so everything in question is at or above it. Cheaper than a
+    partition of the whole row, which moves every element. A NaN comes first.
+    """
+    groups = len(row) // _STRIDE
+    if count > groups:
+        return np.argsort(-row, kind="stable")[:count]
+    body = row[: groups * _STRIDE].reshape(_STRIDE, groups)
+    maxima = body.max(axis=0)
+    bound = np.partition(maxima, groups - count)[groups - count]
+    if math.isnan(maxima.max()):
+        return np.flatnonzero(np.isnan(row))[:1]
+    found = np.flatnonzero(row >= bound)
+    order = np.argsort(-row[found], kind="stable")[:count]
+    return found[order]
+
+
+def logprobs(
+    row: Logits, token: int, alternatives: int
+) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """The log-softmax of ``row`` at ``token`` and at its ``alternatives`` largest, largest first."""
+    largest = row.max()
+    total = float(largest) + math.log(float(np.exp(row - largest).sum(dtype=np.float64)))
+    best = top(row, min(alternatives, len(row))) if alternatives > 0 else ()
+    return float(row[token]) - total, tuple((int(i), float(row[i]) - total) for i in best)
+
+
+def unpack(mask: bytes, vocab: int) -> npt.NDArray[np.bool_]:
+    """A bit set of 32-bit little-endian words as one bool per token; missing bits are off."""
+    bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little", count=vocab)
+    return bits.view(np.bool_)
+
+
+def _check(largest: float) -> None:
+    if not math.isfinite(largest):
+        if largest == -math.inf:
+            raise RowError("no token is allowed here")
+        raise RowError("the model's output is not a number: the file may be damaged")
