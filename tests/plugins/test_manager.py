@@ -1,0 +1,317 @@
+"""Discovery against real distributions: a module and its dist-info on ``sys.path``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from lhama.plugins import hookspecs
+from lhama.plugins.backend import (
+    API_VERSION,
+    Engine,
+    LoadOptions,
+    MemoryEstimate,
+    ModelFiles,
+    Probe,
+    Progress,
+    Support,
+    UnsupportedModel,
+)
+from lhama.plugins.manager import BLOCK_ALL, discover
+from lhama.plugins.registry import PluginReport, Registry
+
+Install = Callable[..., None]
+
+BACKEND = """
+from lhama.plugins import hookimpl
+from lhama.plugins.backend import API_VERSION, MemoryEstimate, Probe, Support
+
+class Backend:
+    def __init__(self, name, api_version=API_VERSION):
+        self.name, self.api_version = name, api_version
+    def probe(self):
+        return Probe()
+    def supports(self, model):
+        return Support(50)
+    def estimate(self, model, options):
+        return MemoryEstimate(1, 2, 3)
+    def load(self, model, options, progress):
+        raise NotImplementedError
+"""
+
+GOOD = """
+@hookimpl
+def lhama_register_backends(register):
+    register(Backend("sunny"))
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Install a distribution ``lhama-NAME`` with the plugin NAME made of ``source``."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def install(name: str, source: str, *, plugin: str = "", preamble: str = BACKEND) -> None:
+        module = f"lhama_test_{name}"
+        (tmp_path / f"{module}.py").write_text(preamble + dedent(source))
+        info = tmp_path / f"lhama_{name}-2.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lhama-{name}\nVersion: 2.5\n")
+        (info / "entry_points.txt").write_text(f"[lhama]\n{plugin or name} = {module}\n")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    return install
+
+
+def report(registry: Registry, name: str) -> PluginReport:
+    return next(r for r in registry.reports if r.name == name)
+
+
+def test_a_good_plugin_registers_its_backend(install: Install) -> None:
+    install("good", GOOD)
+    registry = discover()
+    assert registry.backends["sunny"].name == "sunny"
+    assert report(registry, "good") == PluginReport(
+        "good", "2.5", "lhama-good", "loaded", ("sunny",)
+    )
+
+
+def test_discovery_repeats(install: Install) -> None:
+    install("good", GOOD)
+    first, second = discover(), discover()
+    assert first.reports == second.reports
+    assert first.backends["sunny"] is not second.backends["sunny"]
+
+
+def test_blocked_by_name_before_import(install: Install) -> None:
+    install("good", GOOD)
+    registry = discover({"good"})
+    assert "sunny" not in registry.backends
+    assert report(registry, "good").state == "blocked"
+    assert "lhama_test_good" not in sys.modules
+
+
+def test_block_all_spares_our_own(install: Install) -> None:
+    install("good", GOOD)
+    registry = discover({BLOCK_ALL})
+    assert report(registry, "good").state == "blocked"
+    ours = [r for r in registry.reports if r.distribution == "lhama"]
+    assert ours
+    assert all(r.state != "blocked" for r in ours)
+
+
+BROKEN = {
+    "import_error": (
+        "import no_such_module_anywhere\n",
+        "No module named 'no_such_module_anywhere'",
+    ),
+    "exits": ("raise SystemExit(3)\n", "SystemExit: 3"),
+    "raises": (
+        """
+        @hookimpl
+        def lhama_register_backends(register):
+            register(Backend("half"))
+            raise RuntimeError("rained out")
+        """,
+        "RuntimeError: rained out",
+    ),
+    "misspelt": (
+        """
+        @hookimpl
+        def lhama_register_backend(register):
+            register(Backend("typo"))
+        """,
+        "unknown hook lhama_register_backend, did you mean lhama_register_backends?",
+    ),
+    "argument": (
+        """
+        @hookimpl
+        def lhama_register_backends(register, extra):
+            register(Backend("greedy"))
+        """,
+        "extra",
+    ),
+    "unmarked": (
+        """
+        def lhama_register_backends(register):
+            register(Backend("shy"))
+        """,
+        "is @hookimpl missing?",
+    ),
+    "older": (
+        """
+        @hookimpl
+        def lhama_register_backends(register):
+            register(Backend("past", api_version=0))
+        """,
+        f"backend 'past' was written for version 0 of the plugin contract and this lhama speaks "
+        f"version {API_VERSION}: update the plugin",
+    ),
+    "newer": (
+        """
+        @hookimpl
+        def lhama_register_backends(register):
+            register(Backend("future", api_version=99))
+        """,
+        "update lhama",
+    ),
+    "twice": (
+        """
+        @hookimpl
+        def lhama_register_backends(register):
+            register(Backend("echo"))
+            register(Backend("echo"))
+        """,
+        "registers the backend 'echo' twice",
+    ),
+    "no_backend": (
+        """
+        @hookimpl
+        def lhama_register_backends(register):
+            register(object())
+        """,
+        "object has no name",
+    ),
+    "incomplete": (
+        """
+        @hookimpl
+        def lhama_register_backends(register):
+            backend = Backend("stump")
+            backend.load = None
+            register(backend)
+        """,
+        "lacks load",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_is_reported_and_hurts_nobody(install: Install, name: str) -> None:
+    source, error = BROKEN[name]
+    install(name, source)
+    install("good", GOOD)
+    registry = discover()
+    failed = report(registry, name)
+    assert failed.state == "failed"
+    assert error in failed.error
+    assert failed.backends == ()
+    assert "half" not in registry.backends
+    assert report(registry, "good").state == "loaded"
+    assert "sunny" in registry.backends
+
+
+def test_a_taken_backend_name_is_refused(install: Install) -> None:
+    install("a", GOOD)
+    install("b", GOOD)
+    registry = discover()
+    assert report(registry, "a").state == "loaded"
+    assert report(registry, "b").error == "the backend name 'sunny' is taken by the plugin a"
+
+
+def test_a_taken_plugin_name_is_refused(install: Install) -> None:
+    install("a", GOOD, plugin="same")
+    install("b", GOOD, plugin="same")
+    registry = discover()
+    assert report(registry, "same").distribution == "lhama-a"
+    assert "taken by lhama-a" in report(registry, "same (lhama-b)").error
+
+
+def test_an_optional_hook_of_a_later_version_is_fine(install: Install) -> None:
+    install("modern", GOOD + "\n@hookimpl(optionalhook=True)\ndef lhama_from_2031(x):\n    pass\n")
+    assert report(discover(), "modern").state == "loaded"
+
+
+# ----------------------------------------------------------------------------------- the choice
+
+
+class Choice:
+    """A backend as far as choosing goes."""
+
+    api_version = API_VERSION
+
+    def __init__(self, name: str, score: int, reason: str = "", problem: str = "") -> None:
+        self.name = name
+        self._support = Support(score, reason)
+        self._problem = problem
+
+    def probe(self) -> Probe:
+        return Probe(problem=self._problem)
+
+    def supports(self, model: ModelFiles) -> Support:
+        if self._support.score < 0:
+            raise OSError(self._support.reason)
+        return self._support
+
+    def estimate(self, model: ModelFiles, options: LoadOptions) -> MemoryEstimate:
+        raise NotImplementedError
+
+    def load(self, model: ModelFiles, options: LoadOptions, progress: Progress) -> Engine:
+        raise NotImplementedError
+
+
+MODEL = ModelFiles("tiny", "/nowhere.gguf")
+
+
+def registry_of(*backends: Choice, reports: tuple[PluginReport, ...] = ()) -> Registry:
+    return Registry({b.name: b for b in backends}, reports)
+
+
+def test_the_best_score_wins_and_the_first_of_equals() -> None:
+    registry = registry_of(Choice("a", 50), Choice("b", 90), Choice("c", 90))
+    backend, support = registry.choose(MODEL)
+    assert (backend.name, support.score) == ("b", 90)
+
+
+def test_forcing_overrules_scores_but_not_refusals() -> None:
+    registry = registry_of(Choice("a", 50), Choice("b", 90), Choice("c", 0, "too small"))
+    assert registry.choose(MODEL, "a")[0].name == "a"
+    with pytest.raises(UnsupportedModel, match=r"c: too small$"):
+        registry.choose(MODEL, "c")
+
+
+def test_refusals_name_every_reason() -> None:
+    failed = PluginReport("d", "1", "lhama-d", "failed", error="ImportError: gone")
+    registry = registry_of(
+        Choice("a", 0, "unknown architecture 'x'"),
+        Choice("b", 90, problem="install lhama[pytorch]"),
+        Choice("c", -1, "unreadable"),
+        reports=(failed,),
+    )
+    with pytest.raises(UnsupportedModel) as caught:
+        registry.choose(MODEL)
+    assert str(caught.value) == (
+        "no backend can run model 'tiny': a: unknown architecture 'x'; "
+        "b: install lhama[pytorch]; c: OSError: unreadable; d: plugin failed: ImportError: gone"
+    )
+
+
+def test_forcing_an_absent_backend_says_what_there_is() -> None:
+    reports = (
+        PluginReport("gone", "1", "x", "blocked"),
+        PluginReport("bad", "1", "x", "failed", error="boom"),
+    )
+    registry = registry_of(Choice("a", 50), reports=reports)
+    with pytest.raises(UnsupportedModel, match=r"no backend 'z' \(available: a\)"):
+        registry.choose(MODEL, "z")
+    with pytest.raises(UnsupportedModel, match="'gone' is blocked by --no-plugins"):
+        registry.choose(MODEL, "gone")
+    with pytest.raises(UnsupportedModel, match="'bad' failed to load: boom"):
+        registry.choose(MODEL, "bad")
+
+
+# ------------------------------------------------------------------------------------ the hooks
+
+HOOKS = [name for name in vars(hookspecs) if name.startswith("lhama_")]
+GUIDE = Path(__file__).parents[2] / "docs" / "plugin-authors.md"
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_has_an_example_and_a_section_in_the_guide(name: str) -> None:
+    docstring = getattr(hookspecs, name).__doc__ or ""
+    assert "Example::" in docstring
+    assert "@hookimpl" in docstring
+    assert f"### `{name}`" in GUIDE.read_text()
