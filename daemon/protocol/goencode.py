@@ -1,0 +1,134 @@
+"""JSON as Go's ``encoding/json`` writes it.
+
+Compact, struct fields in their order, ``<``, ``>``, ``&``, U+2028 and U+2029 escaped everywhere,
+floats in Go's format. msgspec does the work; what differs is replaced in its output, which is safe
+because none of the five characters is part of JSON's own syntax.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+_encoder = msgspec.json.Encoder()
+_ESCAPED = (
+    (b"<", b"\\u003c"),
+    (b">", b"\\u003e"),
+    (b"&", b"\\u0026"),
+    (b"\xe2\x80\xa8", b"\\u2028"),
+    (b"\xe2\x80\xa9", b"\\u2029"),
+)
+
+
+def encode(value: Any) -> bytes:
+    """Encode a struct or builtins. Floats must be wrapped by ``go_float`` where they may occur."""
+    return escape(_encoder.encode(value))
+
+
+def escape(encoded: bytes) -> bytes:
+    """Escape what Go escapes for HTML."""
+    for char, escaped in _ESCAPED:
+        if char in encoded:
+            encoded = encoded.replace(char, escaped)
+    return encoded
+
+
+def encode_sorted(value: Any) -> bytes:
+    """Encode builtins as Go encodes a map: keys sorted, at every depth."""
+    return escape(_sorted(value))
+
+
+def _sorted(value: Any) -> bytes:
+    if isinstance(value, dict):
+        members = (
+            _encoder.encode(key) + b":" + _sorted(value[key])
+            for key in sorted(value, key=lambda k: str(k).encode())
+        )
+        return b"{" + b",".join(members) + b"}"
+    if isinstance(value, list | tuple):
+        return b"[" + b",".join(map(_sorted, value)) + b"]"
+    if isinstance(value, float):
+        return go_float(value)
+    return _encoder.encode(value)
+
+
+def go_float(value: float) -> bytes:
+    """A float64 as Go writes it: shortest, an exponent below 1e-6 and from 1e21 on."""
+    return _go_digits(repr(value), value).encode()
+
+
+def raw_float(value: float) -> msgspec.Raw:
+    return msgspec.Raw(go_float(value))
+
+
+def float32(value: float) -> float:
+    """The nearest float32, as a float64."""
+    (rounded,) = struct.unpack("f", struct.pack("f", value))
+    return float(rounded)
+
+
+def float32_list(values: Sequence[float]) -> msgspec.Raw:
+    """A list of float32, each with the fewest digits that give the same float32 again."""
+    exact = array("f", values)
+    texts = [""] * len(exact)
+    open_ = list(range(len(exact)))
+    for digits in (6, 7, 8, 9):
+        tried = [f"{exact[i]:.{digits}g}" for i in open_]
+        read = array("f", map(float, tried))
+        left = []
+        for i, text, back in zip(open_, tried, read, strict=True):
+            if back == exact[i]:
+                texts[i] = text
+            else:
+                left.append(i)
+        open_ = left
+        if not open_:
+            break
+    out = (_go_digits(text, value) for text, value in zip(texts, exact, strict=True))
+    return msgspec.Raw(("[" + ",".join(out) + "]").encode())
+
+
+def float64_list(values: Sequence[float]) -> msgspec.Raw:
+    return msgspec.Raw(b"[" + b",".join(map(go_float, values)) + b"]")
+
+
+def _go_digits(text: str, value: float) -> str:
+    """Python's digits of a float put into Go's form."""
+    if "e" not in text and ("." not in text or not text.endswith("0")):
+        return text if 1e-6 <= abs(value) < 1e21 or not value else _scientific(text)
+    if text.endswith(".0"):
+        text = text[:-2]
+    size = abs(value)
+    if size and (size < 1e-6 or size >= 1e21):
+        return _scientific(text)
+    return _positional(text) if "e" in text else text
+
+
+def _parts(text: str) -> tuple[str, str, int]:
+    """Sign, digits, and the decimal exponent of the first digit."""
+    sign = "-" if text.startswith("-") else ""
+    mantissa, _, exponent = text.lstrip("-").partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = whole + fraction
+    stripped = digits.lstrip("0")
+    first = len(whole) - 1 - (len(digits) - len(stripped)) + int(exponent or 0)
+    return sign, stripped.rstrip("0"), first
+
+
+def _scientific(text: str) -> str:
+    sign, digits, first = _parts(text)
+    mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
+    return f"{sign}{mantissa}e{'-' if first < 0 else '+'}{abs(first):d}"
+
+
+def _positional(text: str) -> str:
+    sign, digits, first = _parts(text)
+    if first < 0:
+        return f"{sign}0.{'0' * (-first - 1)}{digits}"
+    if len(digits) <= first + 1:
+        return sign + digits.ljust(first + 1, "0")
+    return f"{sign}{digits[: first + 1]}.{digits[first + 1 :]}"
