@@ -73,6 +73,9 @@ class Load(msgspec.Struct, tag="load"):
     backend: str
     model: ModelFiles
     options: LoadOptions
+    num_ctx: int
+    """Tokens a prompt is cut to: what the user asked for, which may be less than the engine's
+    context (``options.context``)."""
     pipeline: bool = True
     blocked_plugins: list[str] = []
 
