@@ -1,0 +1,247 @@
+"""The reference engine: a worker thread that hashes, with delays and faults where asked."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import queue
+import random
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lhama.backends.reference.model import Behaviour
+from lhama.backends.reference.tokenizer import EOS, VOCAB, ReferenceTokenizer
+from lhama.plugins.backend import (
+    DROPPED,
+    Admit,
+    BackendError,
+    Copy,
+    Limits,
+    LoadOptions,
+    Residency,
+    Row,
+    RowResult,
+    Sampling,
+    Shift,
+    StepPlan,
+    StepResult,
+    Trim,
+)
+
+CANDIDATES = 8
+"""Tokens with a finite logit at each position."""
+
+_LETTERS = b"etaoinshrdlu ,.ETAOINSHRDLU\n"
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A prepared step; this engine has nothing to build but keeps the plan."""
+
+    plan: StepPlan
+
+
+@dataclass(slots=True)
+class Handle:
+    """A step the worker has or will have."""
+
+    plan: StepPlan
+    tokens: Sequence[int]
+    done: threading.Event = field(default_factory=threading.Event)
+    masked: threading.Event = field(default_factory=threading.Event)
+    masks: Mapping[int, bytes] = field(default_factory=dict)
+    outcome: StepResult | BaseException | None = None
+    linger: float = 0.0
+
+    def result(self) -> StepResult:
+        self.done.wait()
+        time.sleep(self.linger)
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        assert self.outcome is not None
+        return self.outcome
+
+    def supply_masks(self, masks: Mapping[int, bytes]) -> None:
+        self.masks = masks
+        self.masked.set()
+
+
+class ReferenceEngine:
+    """Implements ``lhama.plugins.backend.Engine`` and checks that the core keeps its side."""
+
+    def __init__(self, behaviour: Behaviour, options: LoadOptions) -> None:
+        self._behaviour = behaviour
+        self.limits = Limits(
+            slots=options.slots,
+            context=options.context,
+            batch_tokens=options.batch,
+            vocab=VOCAB,
+            token_feed="device" if behaviour.token_feed == "device" else "host",
+            late_mask=True,
+            features=frozenset(
+                {"shift", "copy", "embed"} if behaviour.pooling else {"shift", "copy"}
+            ),
+        )
+        self.residency = Residency(
+            "cpu", total_bytes=options.slots * options.context * 8, device_bytes=0
+        )
+        self.tokenizer = ReferenceTokenizer()
+        self._cache: list[list[int]] = [[] for _ in range(options.slots)]
+        self._sampling: list[Admit | None] = [None] * options.slots
+        self._last: list[int] = [DROPPED] * options.slots
+        self._random = random.Random(behaviour.jitter_seed)
+        self._work: queue.SimpleQueue[Handle | None] = queue.SimpleQueue()
+        self._worker = threading.Thread(target=self._run, name="reference-engine", daemon=True)
+        self._worker.start()
+
+    # ---------------------------------------------------------------------------- the two halves
+
+    def prepare_next(self, plan: StepPlan, previous: Prepared | None) -> Prepared:
+        if sum(max(len(row.tokens), 1) for row in plan.rows) > self.limits.batch_tokens:
+            raise BackendError("the plan has more tokens than batch_tokens")
+        self._sleep(self._behaviour.prepare_us)
+        self._fault("prepare", plan.step)
+        return Prepared(plan)
+
+    def compute_current(self, prepared: Prepared, tokens: Sequence[int]) -> Handle:
+        handle = Handle(prepared.plan, list(tokens), linger=self._delay(self._behaviour.result_us))
+        self._work.put(handle)
+        return handle
+
+    def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
+        if not self._behaviour.pooling:
+            raise BackendError("this model gives no embeddings")
+        return [[byte / 255 + 0.001 for byte in _digest(tokens)[:8]] for tokens in inputs]
+
+    def close(self) -> None:
+        self._work.put(None)
+        self._worker.join()
+
+    # -------------------------------------------------------------------------------- the worker
+
+    def _run(self) -> None:
+        while (handle := self._work.get()) is not None:
+            try:
+                handle.outcome = self._step(handle)
+            except Exception as error:
+                handle.outcome = error
+            handle.done.set()
+
+    def _step(self, handle: Handle) -> StepResult:
+        plan, started = handle.plan, time.monotonic_ns()
+        self._fault("compute", plan.step)
+        for op in plan.kv:
+            self._apply(op)
+        for admit in plan.admits:
+            self._sampling[admit.slot] = admit
+        live = [
+            (row, fed) for row, fed in zip(plan.rows, handle.tokens, strict=True) if fed != DROPPED
+        ]
+        for row, fed in live:
+            self._fill(row, fed)
+        tokens = sum(max(len(row.tokens), 1) for row, _ in live)
+        self._sleep(self._behaviour.compute_us + tokens * self._behaviour.row_us)
+        if any(row.masked for row in plan.rows):
+            handle.masked.wait()
+        rows = [self._sample(row, handle.masks.get(row.slot)) for row, _ in live if row.sample]
+        if self._hits("row", plan.step) and rows:
+            rows[0] = RowResult(rows[0].slot, rows[0].epoch, 0, error="the logits are not finite")
+        return StepResult(tuple(rows), time.monotonic_ns() - started)
+
+    def _apply(self, op: Trim | Copy | Shift) -> None:
+        match op:
+            case Trim(slot, length):
+                self._require(length <= len(self._cache[slot]), f"{op} of {len(self._cache[slot])}")
+                del self._cache[slot][length:]
+            case Copy(source, target, length):
+                self._require(
+                    length <= len(self._cache[source]), f"{op} of {len(self._cache[source])}"
+                )
+                self._cache[target] = self._cache[source][:length]
+            case Shift(slot, keep, discard):
+                del self._cache[slot][keep : keep + discard]
+
+    def _fill(self, row: Row, fed: int) -> None:
+        cache = self._cache[row.slot]
+        self._require(row.position == len(cache), f"{row} with {len(cache)} positions cached")
+        self._require(len(cache) < self.limits.context, f"{row} beyond the context")
+        if row.tokens:
+            cache.extend(row.tokens)
+        else:
+            cache.append(self._last[row.slot] if self.limits.token_feed == "device" else fed)
+
+    def _sample(self, row: Row, mask: bytes | None) -> RowResult:
+        admit = self._sampling[row.slot]
+        self._require(admit is not None and admit.epoch == row.epoch, f"{row} was not admitted")
+        assert admit is not None
+        logits = _logits(self._cache[row.slot], self._behaviour.end_after)
+        norm = math.log(sum(math.exp(value) for value in logits.values()))
+        token = _draw(_allowed(logits, mask), admit.sampling, len(self._cache[row.slot]))
+        self._last[row.slot] = token
+        if admit.logprobs < 0:
+            return RowResult(row.slot, row.epoch, token)
+        ranked = sorted(logits.items(), key=lambda item: -item[1])[: admit.logprobs]
+        top = tuple((t, value - norm) for t, value in ranked)
+        return RowResult(row.slot, row.epoch, token, logits.get(token, -1e9) - norm, top)
+
+    # -------------------------------------------------------------------------- delays and faults
+
+    def _sleep(self, microseconds: int) -> None:
+        if microseconds:
+            time.sleep(self._delay(microseconds))
+
+    def _delay(self, microseconds: int) -> float:
+        """Seconds, with the jitter that was asked for."""
+        if self._behaviour.jitter_seed:
+            microseconds = self._random.randint(0, 2 * microseconds)
+        return microseconds / 1e6
+
+    def _hits(self, fault: str, step: int) -> bool:
+        return self._behaviour.fault == fault and self._behaviour.fault_step == step
+
+    def _fault(self, where: str, step: int) -> None:
+        if self._hits(where, step):
+            raise BackendError(f"a fault in {where} was asked for at step {step}")
+        if where == "compute" and self._hits("crash", step):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if where == "compute" and self._hits("hang", step):
+            threading.Event().wait()
+
+    def _require(self, condition: bool, what: str) -> None:
+        if not condition:
+            raise BackendError(f"the core broke the contract: {what}")
+
+
+def _digest(tokens: Sequence[int]) -> bytes:
+    packed = b"".join(token.to_bytes(2, "little") for token in tokens)
+    return hashlib.blake2b(packed, digest_size=32).digest()
+
+
+def _logits(tokens: Sequence[int], end_after: int) -> dict[int, float]:
+    """Logits of the few likely tokens after ``tokens``; all others count as minus infinity."""
+    digest = _digest(tokens)
+    logits = {_LETTERS[digest[n] % len(_LETTERS)]: 4.0 - n / 2 for n in reversed(range(CANDIDATES))}
+    if end_after and int.from_bytes(digest[8:12], "little") % end_after == 0:
+        logits[EOS] = 9.0
+    return logits
+
+
+def _allowed(logits: dict[int, float], mask: bytes | None) -> dict[int, float]:
+    if mask is None:
+        return logits
+    bits = int.from_bytes(mask, "little")
+    allowed = {token: value for token, value in logits.items() if bits >> token & 1}
+    return allowed or {t: -20.0 for t in range(VOCAB) if bits >> t & 1}
+
+
+def _draw(logits: dict[int, float], sampling: Sampling, position: int) -> int:
+    """Greedy, or by a generator of (seed, position): independent of what else runs."""
+    if sampling.temperature <= 0:
+        return max(logits, key=lambda token: (logits[token], -token))
+    source = random.Random(sampling.seed * 1_000_003 + position)
+    weights = [math.exp(value / sampling.temperature) for value in logits.values()]
+    return source.choices(list(logits), weights)[0]
