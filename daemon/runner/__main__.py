@@ -1,0 +1,131 @@
+"""Entry of the runner process: ``python -P -m lhama.daemon.runner FD PARENT``.
+
+``FD`` is the runner's end of a socket pair; the daemon, process ``PARENT``, keeps the other. The
+first message is ``Load``; when the daemon goes, so does the runner.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+
+from lhama.daemon.prompt.build import ModelFacts
+from lhama.daemon.runner.batcher import Batcher
+from lhama.daemon.runner.emitter import Emitter
+from lhama.daemon.runner.pipeline import Order, Pipeline
+from lhama.daemon.runner.service import Sender, Service
+from lhama.daemon.wire import codec
+from lhama.daemon.wire.messages import Load, Loaded, LoadFailed, LoadProgress, Shutdown, ToRunner
+from lhama.plugins.backend import BackendError, Engine, OutOfMemory
+from lhama.plugins.manager import PluginManager
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds a thread may keep the interpreter when another wants it (Python's default is 5 ms: a
+token's time on a small model)."""
+
+RECEIVE = 1 << 16
+
+
+def main() -> None:
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    die_with_parent(int(sys.argv[2]))
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains first
+    frames = Frames(connection)
+    send = Sender(connection)
+    load = frames.next()
+    if not isinstance(load, Load):
+        return
+    try:
+        engine = load_engine(load, send)
+    except OutOfMemory as error:
+        send(LoadFailed(str(error), out_of_memory=True))
+        return
+    except Exception as error:  # whatever a plugin raises: the daemon reports it in words
+        known = isinstance(error, BackendError)
+        send(LoadFailed(str(error) if known else f"{type(error).__name__}: {error}"))
+        return
+    serve(load, engine, frames, send)
+
+
+def load_engine(load: Load, send: Sender) -> Engine:
+    """Load the model with the backend the daemon chose. Raises what the backend raises."""
+    registry = PluginManager().discover(load.blocked_plugins)
+    backend = registry.backends.get(load.backend)
+    if backend is None:
+        raise BackendError(f"the runner does not find the backend {load.backend!r}")
+    return backend.load(load.model, load.options, lambda f, note: send(LoadProgress(f, note)))
+
+
+def serve(load: Load, engine: Engine, frames: Frames, send: Sender) -> None:
+    """Run the pipeline on this thread and the wire on another, until told to stop."""
+    limits, residency = engine.limits, engine.residency
+    order: Order = limits.token_feed if load.pipeline else "off"
+    batcher = Batcher(limits, engine.tokenizer.end_tokens)
+    pipeline = Pipeline(engine, batcher, Emitter(send), order)
+    facts = ModelFacts.read(load.model.weights)
+    service = Service(engine, facts, batcher, pipeline.inbox, send)
+    reader = threading.Thread(target=read, args=(frames, service), name="wire", daemon=True)
+    reader.start()
+    send(
+        Loaded(
+            slots=limits.slots,
+            context=limits.context,
+            device=residency.device,
+            total_bytes=residency.total_bytes,
+            device_bytes=residency.device_bytes,
+            pipeline=order,
+            embeds="embed" in limits.features,
+            notes=list(residency.notes),
+        )
+    )
+    pipeline.run()
+    engine.close()
+
+
+def read(frames: Frames, service: Service) -> None:
+    """The reader thread: everything the daemon says, until it is gone."""
+    while (message := frames.next()) is not None:
+        service.handle(message)
+        if isinstance(message, Shutdown):
+            return
+    os._exit(0)  # the daemon is gone: whatever native code is doing, nobody waits for it
+
+
+class Frames:
+    """Blocking reader of the daemon's messages."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._decoder = codec.runner_side()
+        self._ready: list[ToRunner] = []
+
+    def next(self) -> ToRunner | None:
+        """The next message; ``None`` when the daemon has closed the connection."""
+        while not self._ready:
+            try:
+                data = self._connection.recv(RECEIVE)
+            except ConnectionError:
+                return None
+            if not data:
+                return None
+            self._ready = self._decoder.feed(data)
+        return self._ready.pop(0)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the daemon dies (Linux; elsewhere the closed
+    connection does it, a little later)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

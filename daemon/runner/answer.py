@@ -1,0 +1,92 @@
+"""From tokens to what the client sees: text, stop strings, thinking and tool calls, logprobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lhama.daemon.prompt.output import OutputParser
+from lhama.daemon.runner.detokenizer import Detokenizer
+from lhama.daemon.runner.stop import StopMatcher
+from lhama.daemon.wire.messages import Delta, TokenLogprob, ToolCall
+from lhama.plugins.backend import RowResult, Tokenizer
+
+
+class Answer:
+    """One request's output. Runs while the device computes the next step."""
+
+    def __init__(
+        self,
+        request_id: int,
+        tokenizer: Tokenizer,
+        stops: Sequence[str],
+        parser: OutputParser,
+        context: list[int] | None = None,
+    ) -> None:
+        """``context``: the prompt's tokens, if the answer's shall be added to them and reported
+        (generate's deprecated ``context``)."""
+        self.id = request_id
+        self._tokenizer = tokenizer
+        self._text = Detokenizer()
+        self._stop = StopMatcher(stops)
+        self._parser = parser
+        self._logprobs: list[TokenLogprob] = []
+        self._context = context
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found; what follows it is not the client's."""
+        return self._stop.matched
+
+    def feed(self, row: RowResult) -> Delta | None:
+        """Add one token; ``None`` while there is nothing to send."""
+        if self._context is not None:
+            self._context.append(row.token)
+        if row.logprob is not None:
+            self._logprobs.append(self._logprob(row, row.logprob))
+        text = self._text.feed(self._tokenizer.piece(row.token))
+        sent = self._stop.feed(text) if text else ""
+        if not sent and not self._logprobs:
+            return None
+        parsed = self._parser.feed(sent)
+        return self._delta(parsed.content, parsed.thinking, parsed.tool_calls)
+
+    def flush(self) -> Delta | None:
+        """Send what was held back: no more tokens come."""
+        held = "" if self._stop.matched else self._stop.feed(self._text.finish())
+        parsed = self._parser.feed(held + self._stop.finish())
+        rest = self._parser.finish()
+        return self._delta(
+            parsed.content + rest.content,
+            parsed.thinking + rest.thinking,
+            [*parsed.tool_calls, *rest.tool_calls],
+        )
+
+    def context(self) -> list[int]:
+        """Tokens of prompt and answer, if they were asked for."""
+        return self._context or []
+
+    def _delta(self, content: str, thinking: str, tool_calls: list[ToolCall]) -> Delta | None:
+        if not (content or thinking or tool_calls or self._logprobs):
+            return None
+        logprobs, self._logprobs = self._logprobs, []
+        return Delta(self.id, content, thinking, tool_calls, logprobs)
+
+    def _logprob(self, row: RowResult, logprob: float) -> TokenLogprob:
+        piece = self._tokenizer.piece
+        return TokenLogprob(
+            piece(row.token, special=True),
+            logprob,
+            [(piece(token, special=True), value) for token, value in row.top],
+        )
+
+
+def join(first: Delta, second: Delta) -> Delta:
+    """Two deltas of one request as one."""
+    return Delta(
+        first.id,
+        first.content + second.content,
+        first.thinking + second.thinking,
+        [*first.tool_calls, *second.tool_calls],
+        [*first.logprobs, *second.logprobs],
+        second.done,
+    )

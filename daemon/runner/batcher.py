@@ -1,0 +1,293 @@
+"""Decides what each step computes: continuous batching over the engine's slots.
+
+``plan`` looks one step ahead of what is known, ``commit`` takes in a step's results. The batcher
+does no waiting and no I/O, and one thread uses it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from lhama.daemon.runner.sequence import Sequence, Slot, Submission
+from lhama.plugins.backend import (
+    DROPPED,
+    Admit,
+    Copy,
+    KvOp,
+    Limits,
+    Row,
+    RowResult,
+    Shift,
+    StepPlan,
+    StepResult,
+    Trim,
+)
+
+COPY_GAIN = 32
+"""Tokens a cached prefix in another slot must save to be worth a copy."""
+
+MIXED_SHARE = 4
+"""While answers are being generated, prompts get 1/4 of a step, so that tokens keep flowing."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a step brought one request, in order; turned into frames while the next one runs."""
+
+    sequence: Sequence
+    row: RowResult | None = None
+    end: str = ""
+    """``stop`` or ``length``: this was the last token."""
+    error: str = ""
+
+
+class Batcher:
+    """Sequences, slots and the next step. See docs/architecture.md for its invariants."""
+
+    def __init__(self, limits: Limits, end_tokens: frozenset[int]) -> None:
+        self._limits = limits
+        self._end_tokens = end_tokens
+        self._waiting: deque[Submission] = deque()
+        self._running: list[Sequence] = []
+        self._slots = [Slot(index) for index in range(limits.slots)]
+        self._step = 0
+        self._news: list[News] = []
+
+    # ------------------------------------------------------------------------ requests come and go
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to compute."""
+        return not self._running and not self._waiting
+
+    @property
+    def active(self) -> int:
+        return len(self._running) + len(self._waiting)
+
+    @property
+    def steps(self) -> int:
+        """Steps planned so far: what a watchdog compares."""
+        return self._step
+
+    def submit(self, request: Submission) -> None:
+        self._waiting.append(request)
+
+    def cancel(self, request_id: int) -> None:
+        """Forget a request wherever it is. Its slot is free at once: steps run in order, so a step
+        in flight is done with the slot before a later step touches it."""
+        self._waiting = deque(r for r in self._waiting if r.id != request_id)
+        for sequence in self._running:
+            if sequence.request.id == request_id:
+                self._release(sequence)
+                return
+
+    # ---------------------------------------------------------------------------------------- plan
+
+    def plan(self) -> StepPlan | None:
+        """The next step, counting on every sample in flight to arrive; ``None``: nothing to do."""
+        rows: list[Row] = []
+        kv: list[KvOp] = []
+        admits: list[Admit] = []
+        for sequence in list(self._running):  # a full one may end here
+            if not sequence.in_prompt and self._has_next(sequence, kv):
+                rows.append(self._decode_row(sequence))
+        budget = self._limits.batch_tokens - len(rows)
+        if rows:
+            budget = min(budget, self._limits.batch_tokens // MIXED_SHARE)
+        for sequence in self._running:
+            if sequence.in_prompt and budget > 0:
+                rows.append(self._prompt_row(sequence, budget))
+                budget -= len(rows[-1].tokens)
+        while self._waiting and budget > 0 and (slot := self._choose_slot()) is not None:
+            sequence = self._admit(self._waiting.popleft(), slot, kv, admits)
+            rows.append(self._prompt_row(sequence, budget))
+            budget -= len(rows[-1].tokens)
+        if not rows:
+            return None
+        self._step += 1
+        return StepPlan(self._step, tuple(rows), tuple(kv), tuple(admits))
+
+    def _decode_row(self, sequence: Sequence) -> Row:
+        position = sequence.planned
+        known = tuple(sequence.tokens[position : position + 1])
+        sequence.planned += 1
+        sequence.in_flight += 1
+        masked = sequence.request.grammar is not None
+        return Row(sequence.slot, sequence.epoch, position, known, masked=masked)
+
+    def _prompt_row(self, sequence: Sequence, budget: int) -> Row:
+        position = sequence.planned
+        tokens = tuple(sequence.tokens[position : position + budget])
+        sequence.planned += len(tokens)
+        last = sequence.planned == len(sequence.tokens)
+        sequence.in_flight += last
+        masked = last and sequence.request.grammar is not None
+        return Row(sequence.slot, sequence.epoch, position, tokens, sample=last, masked=masked)
+
+    def _has_next(self, sequence: Sequence, kv: list[KvOp]) -> bool:
+        """Whether the sequence generates in the coming step; makes room for it if it must."""
+        if sequence.exhausted:
+            return False
+        if sequence.planned < self._limits.context:
+            return True
+        if sequence.in_flight:  # full: decide when all of it is known
+            return False
+        if not sequence.request.shift:
+            self._end(sequence, "length")
+            return False
+        keep = min(sequence.request.num_keep, self._limits.context - 2)
+        discard = max((self._limits.context - keep) // 2, 1)
+        sequence.drop_cached(keep, discard)
+        if "shift" in self._limits.features:
+            kv.append(Shift(sequence.slot, keep, discard))
+            return True
+        kv.append(Trim(sequence.slot, keep))  # compute the rest anew, as a prompt
+        sequence.planned = sequence.kv_end = keep
+        return not sequence.in_prompt
+
+    # --------------------------------------------------------------------------------------- slots
+
+    def _choose_slot(self) -> Slot | None:
+        """The free slot whose cache serves the next request best; the oldest among equals."""
+        busy = {sequence.slot for sequence in self._running}
+        free = [slot for slot in self._slots if slot.index not in busy]
+        if not free:
+            return None
+        prompt = self._waiting[0].tokens
+        return max(free, key=lambda slot: (common_prefix(slot.cached, prompt), -slot.used_at))
+
+    def _admit(
+        self, request: Submission, slot: Slot, kv: list[KvOp], admits: list[Admit]
+    ) -> Sequence:
+        prompt = request.tokens
+        reused = common_prefix(slot.cached, prompt)
+        source = max(self._slots, key=lambda s: common_prefix(self._cached(s), prompt))
+        better = common_prefix(self._cached(source), prompt)
+        if source is not slot and better >= reused + COPY_GAIN and "copy" in self._limits.features:
+            reused = min(better, len(prompt) - 1)
+            kv.append(Copy(source.index, slot.index, reused))
+        else:
+            reused = min(reused, len(prompt) - 1)  # the last token is computed: it is sampled from
+            kv.append(Trim(slot.index, reused))
+        slot.epoch += 1
+        slot.cached = []
+        sequence = Sequence(request, slot.index, slot.epoch, list(prompt))
+        sequence.planned = sequence.kv_end = sequence.cached_tokens = reused
+        sequence.prompt_tokens = len(prompt)
+        history = tuple(prompt[-max(request.sampling.repeat_last_n, 1) :])
+        admits.append(Admit(slot.index, slot.epoch, request.sampling, history, request.logprobs))
+        self._running.append(sequence)
+        return sequence
+
+    def _cached(self, slot: Slot) -> list[int]:
+        """What a slot's cache holds for certain, whether its sequence still runs or not."""
+        for sequence in self._running:
+            if sequence.slot == slot.index:
+                return sequence.tokens[: sequence.kv_end]
+        return slot.cached
+
+    def _release(self, sequence: Sequence, *, keep_cache: bool = True) -> None:
+        sequence.finished = True
+        self._running.remove(sequence)
+        slot = self._slots[sequence.slot]
+        slot.cached = sequence.tokens[: sequence.kv_end] if keep_cache else []
+        slot.used_at = self._step
+
+    # -------------------------------------------------------------------------------------- commit
+
+    def tokens_for(self, plan: StepPlan) -> list[int]:
+        """What ``compute_current`` needs beside the plan: tokens that have become known since it
+        was made, and which rows' sequences have ended meanwhile."""
+        running = {(s.slot, s.epoch): s for s in self._running}
+        tokens = []
+        for row in plan.rows:
+            sequence = running.get((row.slot, row.epoch))
+            if sequence is None:
+                tokens.append(DROPPED)
+            elif row.tokens or row.position >= len(sequence.tokens):
+                tokens.append(0)
+            else:
+                tokens.append(sequence.tokens[row.position])
+        return tokens
+
+    def masks_for(self, plan: StepPlan) -> dict[int, bytes]:
+        """The grammar masks of a plan's rows; their sequences' tokens are all known by now."""
+        rows = {(row.slot, row.epoch) for row in plan.rows if row.masked}
+        return {
+            s.slot: s.request.grammar.mask()
+            for s in self._running
+            if s.request.grammar is not None and (s.slot, s.epoch) in rows
+        }
+
+    def commit(self, plan: StepPlan, result: StepResult) -> None:
+        """Take in a step's results. Rows of sequences that have ended are dropped by their epoch."""
+        running = {(s.slot, s.epoch): s for s in self._running}
+        now = time.monotonic_ns()
+        for row in plan.rows:
+            if (sequence := running.get((row.slot, row.epoch))) is not None:
+                sequence.kv_end = max(sequence.kv_end, row.position + max(len(row.tokens), 1))
+                sequence.in_flight -= row.sample
+        for drawn in result.rows:
+            if (sequence := running.get((drawn.slot, drawn.epoch))) is not None:
+                self._take(sequence, drawn, now)
+
+    def _take(self, sequence: Sequence, drawn: RowResult, now: int) -> None:
+        if drawn.error:
+            self._fail(sequence, drawn.error)
+            return
+        sequence.last_token_ns = now
+        if not sequence.generated:
+            sequence.first_token_ns = now
+        sequence.generated += 1
+        if drawn.token in self._end_tokens:
+            self._end(sequence, "stop")
+            return
+        sequence.tokens.append(drawn.token)
+        self._news.append(News(sequence, drawn))
+        grammar = sequence.request.grammar
+        if grammar is not None and grammar.accept(drawn.token):
+            self._end(sequence, "stop")
+        elif 0 <= sequence.request.num_predict <= sequence.generated:
+            self._end(sequence, "length")
+
+    def fail_step(self, plan: StepPlan, error: str) -> None:
+        """End the requests of a step that could not be computed; what their slots hold is void."""
+        rows = {(row.slot, row.epoch) for row in plan.rows}
+        for sequence in list(self._running):
+            if (sequence.slot, sequence.epoch) in rows:
+                self._fail(sequence, error)
+
+    def _fail(self, sequence: Sequence, error: str) -> None:
+        self._news.append(News(sequence, error=error))
+        self._release(sequence, keep_cache=False)
+
+    def _end(self, sequence: Sequence, reason: str) -> None:
+        self._news.append(News(sequence, end=reason))
+        self._release(sequence)
+
+    def stopped(self, sequence: Sequence) -> None:
+        """A stop string was found in the text: the late stop. The row in flight is dropped."""
+        if not sequence.finished:
+            self._release(sequence)
+
+    def take_news(self) -> list[News]:
+        """What happened since the last call, in order."""
+        news, self._news = self._news, []
+        return news
+
+
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """Number of equal tokens at the front."""
+    limit = min(len(a), len(b))
+    if a[:limit] == b[:limit]:
+        return limit
+    low, high = 0, limit  # a[:low] == b[:low], a[:high] != b[:high]
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,167 @@
+"""The assembly line: while the device computes one step, the next one is prepared.
+
+Three orders of the same four verbs (plan and prepare, compute, commit, emit). All give the same
+tokens; ``off`` is the plain twin that the other two are checked against.
+
+    off     prepare 1 · compute 1 · commit 1 · emit 1 · prepare 2 · compute 2 · …
+    host    prepare 2 while 1 computes · commit 1 · compute 2 · emit 1 while 2 computes · …
+    device  prepare 2 and enqueue it while 1 computes · commit 1 and emit 1 while 2 computes · …
+"""
+
+from __future__ import annotations
+
+import queue
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from lhama.daemon.runner.batcher import Batcher
+from lhama.daemon.runner.emitter import Emitter
+from lhama.daemon.runner.sequence import Submission
+from lhama.plugins.backend import DROPPED, Engine, PreparedStep, StepHandle, StepPlan
+
+Order = Literal["device", "host", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A step the device works on."""
+
+    plan: StepPlan
+    prepared: PreparedStep
+    handle: StepHandle
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work that needs the engine without a step in flight: embeddings."""
+
+    run: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    id: int
+
+
+Inbox = queue.SimpleQueue[Submission | Cancelled | Job | None]
+"""What other threads send the pipeline; ``None`` closes it."""
+
+
+class Pipeline:
+    """Runs steps until closed. One thread runs it; everything else reaches it by ``inbox``."""
+
+    def __init__(self, engine: Engine, batcher: Batcher, emitter: Emitter, order: Order) -> None:
+        self.inbox: Inbox = queue.SimpleQueue()
+        self._engine = engine
+        self._batcher = batcher
+        self._emitter = emitter
+        self._jobs: list[Job] = []
+        self._closing = False
+        self._advance = {"device": self._device, "host": self._host, "off": self._off}[order]
+
+    def run(self) -> None:
+        """Run until closed. A step in flight is finished first, so the engine may be closed."""
+        flight: Flight | None = None
+        while not self._closing or flight is not None:
+            self._take_in(wait=flight is None and self._batcher.idle and not self._jobs)
+            flight = self._advance(flight)
+            while flight is None and self._jobs:
+                self._jobs.pop(0).run()
+
+    # --------------------------------------------------------------------------------- the orders
+
+    def _off(self, flight: None = None) -> None:
+        """The sequential twin."""
+        if (step := self._prepare(None)) is not None:
+            flight = self._compute(*step)
+            self._mask(flight)
+            self._commit(flight)
+        self._emit()
+
+    def _host(self, flight: Flight | None) -> Flight | None:
+        """The core passes tokens on: prepare N+1, wait for N, bind its tokens, start N+1."""
+        step = self._prepare(flight)
+        self._commit(flight)
+        following = self._compute(*step) if step is not None else None
+        self._mask(following)
+        self._emit()
+        return following
+
+    def _device(self, flight: Flight | None) -> Flight | None:
+        """The device passes tokens on: N+1 is enqueued before N's result is read."""
+        step = self._prepare(flight)
+        following = self._compute(*step) if step is not None else None
+        self._commit(flight)
+        self._mask(following)
+        self._emit()
+        return following
+
+    # ---------------------------------------------------------------------------------- the verbs
+
+    def _prepare(self, flight: Flight | None) -> tuple[StepPlan, PreparedStep] | None:
+        """Plan and build the next step on the CPU; ``None`` if there is nothing to compute."""
+        if self._jobs or self._closing:
+            return None  # drain: a job needs the engine alone
+        plan = self._batcher.plan()
+        if plan is None:
+            return None
+        try:
+            prepared = self._engine.prepare_next(plan, flight.prepared if flight else None)
+        except Exception as error:
+            self._fail(plan, error)
+            return None
+        return plan, prepared
+
+    def _compute(self, plan: StepPlan, prepared: PreparedStep) -> Flight | None:
+        """Start a prepared step, unless everything in it has ended meanwhile."""
+        tokens = self._batcher.tokens_for(plan)
+        if not plan.kv and all(token == DROPPED for token in tokens):
+            return None
+        try:
+            return Flight(plan, prepared, self._engine.compute_current(prepared, tokens))
+        except Exception as error:
+            self._fail(plan, error)
+            return None
+
+    def _commit(self, flight: Flight | None) -> None:
+        """Wait for a step and take in its results."""
+        if flight is None:
+            return
+        try:
+            result = flight.handle.result()
+        except Exception as error:
+            self._fail(flight.plan, error)
+        else:
+            self._batcher.commit(flight.plan, result)
+
+    def _mask(self, flight: Flight | None) -> None:
+        """Late masks: the forward pass runs while the grammars look at the last token."""
+        if flight is not None and any(row.masked for row in flight.plan.rows):
+            flight.handle.supply_masks(self._batcher.masks_for(flight.plan))
+
+    def _emit(self) -> None:
+        """Turn what was committed into text and send it, while the device computes."""
+        self._emitter.emit(self._batcher.take_news(), self._batcher.stopped)
+
+    def _fail(self, plan: StepPlan, error: Exception) -> None:
+        traceback.print_exception(error)
+        self._batcher.fail_step(plan, str(error) or type(error).__name__)
+
+    # ---------------------------------------------------------------------------------- the inbox
+
+    def _take_in(self, *, wait: bool) -> None:
+        """Take everything that has come; ``wait`` until something does."""
+        while wait or not self.inbox.empty():
+            wait = False
+            match self.inbox.get():
+                case Submission() as request:
+                    self._batcher.submit(request)
+                case Cancelled(request_id):
+                    self._batcher.cancel(request_id)
+                case Job() as job:
+                    self._jobs.append(job)
+                case None:
+                    self._closing = True
+                    return

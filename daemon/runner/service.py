@@ -1,0 +1,139 @@
+"""Answers the daemon: turns requests into submissions, and everything else into replies.
+
+Runs on the reader thread. Templates, tokenizers and grammars work here, beside the pipeline's
+thread and away from the daemon.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import traceback
+from collections.abc import Callable
+
+from lhama.daemon.errors import LhamaError, RunnerFailed
+from lhama.daemon.prompt.build import Built, ModelFacts, build
+from lhama.daemon.prompt.output import OutputParser
+from lhama.daemon.runner.answer import Answer
+from lhama.daemon.runner.batcher import Batcher
+from lhama.daemon.runner.embedding import embed
+from lhama.daemon.runner.grammar import Grammars
+from lhama.daemon.runner.pipeline import Cancelled, Inbox, Job
+from lhama.daemon.runner.sequence import Submission
+from lhama.daemon.wire import codec
+from lhama.daemon.wire.messages import (
+    Cancel,
+    Embed,
+    Failed,
+    FromRunner,
+    Generate,
+    Ping,
+    Pong,
+    Prompt,
+    Render,
+    Rendered,
+    Shutdown,
+    ToRunner,
+)
+from lhama.plugins.backend import Engine
+
+
+class Sender:
+    """Writes frames to the daemon, from any thread."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def __call__(self, message: FromRunner) -> None:
+        frame = codec.encode(message)
+        with self._lock:
+            self._connection.sendall(frame)
+
+
+class Service:
+    """One loaded model's requests."""
+
+    def __init__(
+        self, engine: Engine, facts: ModelFacts, batcher: Batcher, inbox: Inbox, send: Sender
+    ) -> None:
+        self._engine = engine
+        self._tokenizer = engine.tokenizer
+        self._facts = facts
+        self._batcher = batcher
+        self._inbox = inbox
+        self._send = send
+        self._grammars = Grammars(engine.tokenizer)
+
+    def handle(self, message: ToRunner) -> None:
+        """Answer one message, or hand it to the pipeline. Never raises for a request's sake."""
+        match message:
+            case Generate():
+                self._guarded(message.id, lambda: self._generate(message))
+            case Render():
+                self._guarded(message.id, lambda: self._render(message))
+            case Embed():
+                self._inbox.put(
+                    Job(lambda: self._guarded(message.id, lambda: self._embed(message)))
+                )
+            case Cancel(id=request_id):
+                self._inbox.put(Cancelled(request_id))
+            case Ping(id=ping_id):
+                self._send(Pong(ping_id, self._batcher.steps, self._batcher.active))
+            case Shutdown():
+                self._inbox.put(None)
+
+    def _generate(self, request: Generate) -> None:
+        built = self._build(request.prompt, request.num_keep, request.shift)
+        if built.images:
+            raise RunnerFailed(
+                "Multimodal data provided, but model does not support multimodal requests.",
+                status=400,
+                kind="invalid_request_error",
+            )
+        context = self._without_bos(built.tokens) if request.want_context else None
+        parser = OutputParser(request.prompt, built.text)
+        answer = Answer(request.id, self._tokenizer, request.stop, parser, context)
+        grammar = self._grammars.matcher(request.grammar) if request.grammar else None
+        if grammar is not None and not self._engine.limits.late_mask:
+            raise RunnerFailed("this model's backend has no structured output", status=400)
+        self._inbox.put(
+            Submission(
+                request.id,
+                built.tokens,
+                request.sampling,
+                request.num_predict,
+                request.num_keep + self._tokenizer.add_bos,
+                request.shift,
+                request.logprobs,
+                answer,
+                grammar,
+            )
+        )
+
+    def _render(self, request: Render) -> None:
+        built = self._build(request.prompt, num_keep=0, shift=True)
+        self._send(Rendered(request.id, built.text, built.images))
+
+    def _embed(self, request: Embed) -> None:
+        self._send(embed(self._engine, request))
+
+    def _build(self, prompt: Prompt, num_keep: int, shift: bool) -> Built:
+        limit = self._engine.limits.context
+        return build(prompt, self._tokenizer, self._facts, limit, num_keep, shift)
+
+    def _without_bos(self, tokens: list[int]) -> list[int]:
+        added = self._tokenizer.add_bos and tokens[:1] == [self._tokenizer.bos]
+        return tokens[1:] if added else list(tokens)
+
+    def _guarded(self, request_id: int, work: Callable[[], None]) -> None:
+        """Run a request's work; whatever it raises becomes that request's answer."""
+        try:
+            work()
+        except RunnerFailed as e:
+            self._send(Failed(request_id, e.message, e.status, e.kind, e.details))
+        except LhamaError as e:
+            self._send(Failed(request_id, e.message, e.status))
+        except Exception as e:
+            traceback.print_exc()
+            self._send(Failed(request_id, f"{type(e).__name__}: {e}"))

@@ -1,0 +1,193 @@
+"""The pipelined orders against their sequential twin, on the reference engine."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from lhama_testing_line import ORDERS, Line, Received
+
+from lhama.backends.reference.model import Behaviour
+from lhama.daemon.runner.pipeline import Order
+from lhama.plugins.backend import LoadOptions, Sampling
+
+SLOW = Behaviour(
+    prepare_us=150, compute_us=300, row_us=5, result_us=100, jitter_seed=7, end_after=60
+)
+OPTIONS = LoadOptions(slots=3, context=96, batch=24)
+
+
+def alone(text: str, seed: int, **wishes: object) -> Received:
+    """What a request gets from a pipeline of its own, one half after the other."""
+    line = Line("off", Behaviour(end_after=60), OPTIONS)
+    received = line.submit(1, text, sampling=_sampling(seed), **wishes)  # type: ignore[arg-type]
+    assert received.ended.wait(10)
+    line.close()
+    return received
+
+
+def _sampling(seed: int) -> Sampling:
+    return Sampling(temperature=0.8 if seed else 0, seed=seed)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_every_request_gets_what_it_gets_alone(order: Order, seed: int) -> None:
+    """Random arrivals, lengths, stop strings, seeds and cancels, thousands of steps in all."""
+    draw = random.Random(seed)
+    line = Line(order, SLOW, OPTIONS)
+    shared = "".join(draw.choices("abcdefgh ", k=30))
+    wishes = []
+    for request_id in range(60):
+        text = shared[: draw.randint(1, 30)] + "".join(draw.choices("xyz", k=draw.randint(1, 40)))
+        wish = {
+            "num_predict": draw.choice([1, 2, 3, 20, 90, -1]),
+            "stop": draw.choice([[], [], ["e"], ["th", "no"]]),
+            "shift": draw.choice([True, False]),
+            "num_keep": draw.choice([0, 4]),
+        }
+        if wish["num_predict"] == -1:
+            wish["shift"] = False
+        sampling_seed = draw.choice([0, draw.randint(1, 99)])
+        received = line.submit(request_id, text, sampling=_sampling(sampling_seed), **wish)
+        cancelled = draw.random() < 0.2
+        if cancelled:
+            received.ended.wait(draw.random() / 50)
+            line.cancel(request_id)
+        else:
+            received.ended.wait(draw.choice([0, 0, 0, 0.02]))
+        wishes.append((request_id, text, sampling_seed, wish, cancelled))
+    for request_id, text, sampling_seed, wish, cancelled in wishes:
+        received = line.received[request_id]
+        if cancelled:
+            continue
+        assert received.ended.wait(30), f"request {request_id} never ended"
+        expected = alone(text, sampling_seed, **wish)
+        assert (received.text, received.error) == (expected.text, ""), f"request {request_id}"
+        assert received.done is not None
+        assert expected.done is not None
+        assert received.done.reason == expected.done.reason
+        assert received.done.eval_tokens == expected.done.eval_tokens
+    line.close()
+    assert all(received.ends <= 1 for received in line.received.values())
+    assert line.batcher.idle
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("num_predict", [1, 2, 3])
+def test_short_answers_have_their_exact_length(order: Order, num_predict: int) -> None:
+    line = Line(order)
+    received = line.submit(1, "hello", num_predict=num_predict)
+    assert received.ended.wait(10)
+    line.close()
+    assert len(received.text) == num_predict
+    assert received.done is not None
+    assert (received.done.reason, received.done.eval_tokens) == ("length", num_predict)
+    rows = sum(len(plan.rows) for plan in line.plans)
+    assert rows == num_predict, "no row may be computed beyond the last token"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_streams_share_batches(order: Order) -> None:
+    line = Line(order, Behaviour(compute_us=500), LoadOptions(slots=8, context=256, batch=512))
+    streams = [line.submit(n, f"stream {n}", num_predict=50) for n in range(8)]
+    assert all(stream.ended.wait(10) for stream in streams)
+    line.close()
+    sizes = [len(plan.rows) for plan in line.plans]
+    assert max(sizes) == 8
+    assert sum(sizes) / len(sizes) > 6
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_long_prompt_does_not_stop_the_others(order: Order) -> None:
+    """Chunked prefill: while a prompt is read, answers keep coming."""
+    line = Line(order, Behaviour(compute_us=200), LoadOptions(slots=2, context=1000, batch=64))
+    talker = line.submit(1, "hi", num_predict=200)
+    talker.ended.wait(0.02)
+    reader = line.submit(2, "x" * 600, num_predict=5)
+    assert talker.ended.wait(10)
+    assert reader.ended.wait(10)
+    line.close()
+    mixed = [plan for plan in line.plans if len(plan.rows) == 2 and len(plan.rows[1].tokens) > 1]
+    assert len(mixed) > 10
+    assert all(len(plan.rows[1].tokens) <= 64 // 4 for plan in mixed)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_common_prefix_is_computed_once(order: Order) -> None:
+    line = Line(order, options=LoadOptions(slots=2, context=512, batch=512))
+    system = "you are a helpful assistant. " * 8
+    first = line.submit(1, system + "one", num_predict=3)
+    assert first.ended.wait(10)
+    second = line.submit(2, system + "two", num_predict=3)
+    assert second.ended.wait(10)
+    line.close()
+    assert first.done is not None
+    assert second.done is not None
+    assert first.done.cached_tokens == 0
+    assert second.done.cached_tokens >= len(system)
+    assert second.done.prompt_tokens == len(system) + 3
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_context_moves_on(order: Order) -> None:
+    line = Line(order, options=LoadOptions(slots=1, context=64, batch=64))
+    received = line.submit(1, "once upon a time", num_predict=200, num_keep=4)
+    assert received.ended.wait(10)
+    line.close()
+    assert len(received.text) == 200
+    assert received.done is not None
+    assert received.done.reason == "length"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_full_context_ends_an_answer_that_may_not_shift(order: Order) -> None:
+    line = Line(order, options=LoadOptions(slots=1, context=64, batch=64))
+    received = line.submit(1, "0123456789", num_predict=-1, shift=False)
+    assert received.ended.wait(10)
+    line.close()
+    assert received.done is not None
+    assert received.done.reason == "length"
+    assert 10 + received.done.eval_tokens == 64 + 1, "the last token needs no place in the cache"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("fault", ["prepare", "compute", "row"])
+def test_a_fault_ends_requests_in_flight_and_no_more(order: Order, fault: str) -> None:
+    line = Line(order, Behaviour(compute_us=300, fault=fault, fault_step=5))
+    hit = [line.submit(n, f"before {n}", num_predict=30) for n in range(3)]
+    assert all(received.ended.wait(10) for received in hit)
+    after = line.submit(9, "after", num_predict=30)
+    assert after.ended.wait(10)
+    line.close()
+    failed = [received for received in hit if received.error]
+    assert len(failed) == (1 if fault == "row" else 3)
+    assert all(received.ends == 1 for received in [*hit, after])
+    assert (after.error, len(after.text)) == ("", 30)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_slot_given_to_another_in_mid_step_keeps_them_apart(order: Order) -> None:
+    """Cancel and admit into the one slot over and over: stale results must never show."""
+    line = Line(order, Behaviour(compute_us=400, jitter_seed=3), LoadOptions(1, 256, 64))
+    expected = alone("the real one", 0, num_predict=20).text
+    for n in range(0, 40, 2):
+        line.submit(n, f"victim {n}", num_predict=100).ended.wait(0.002)
+        line.cancel(n)
+        real = line.submit(n + 1, "the real one", num_predict=20)
+        assert real.ended.wait(10)
+        assert real.text == expected
+    line.close()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_cancelled_requests_say_nothing_more(order: Order) -> None:
+    line = Line(order, Behaviour(compute_us=300))
+    gone = line.submit(1, "gone", num_predict=1000)
+    gone.ended.wait(0.01)
+    line.cancel(1)
+    other = line.submit(2, "stays", num_predict=10)
+    assert other.ended.wait(10)
+    line.close()
+    assert gone.ends == 0
+    assert line.batcher.idle
