@@ -1,0 +1,344 @@
+"""The scheduler's loop: the one place that changes which models are loaded.
+
+Everything else sends it events; it keeps no locks because nobody else writes its state. A model
+is keyed by its weights file, so two names over one blob share a runner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+
+import psutil
+import structlog
+
+from lhama.daemon.config import Settings
+from lhama.daemon.durations import FOREVER
+from lhama.daemon.errors import Busy, LhamaError, LoadError
+from lhama.daemon.scheduler.lease import Lease
+from lhama.daemon.scheduler.placement import Decision, LoadRequest, Resident, decide
+from lhama.daemon.scheduler.planning import Plan, Planner
+from lhama.daemon.scheduler.runner import OutOfMemoryAtLoad, Runner
+from lhama.daemon.store.model import StoredModel
+from lhama.plugins.registry import Registry
+
+log = structlog.get_logger(__name__)
+
+FAR_FUTURE = 292 * 365 * 24 * 3600 * 10**9
+"""Nanoseconds from now that stand for "forever" in ``expires_at`` (about 292 years, as Go's)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """One line of ``/api/ps``. Sizes in bytes, time in Unix nanoseconds."""
+
+    model: StoredModel
+    size: int
+    size_vram: int
+    context: int
+    slots: int
+    expires_at: int
+    backend: str
+    device: str
+    pipeline: str
+
+
+@dataclass(eq=False)
+class Want:
+    """A request that waits for a runner."""
+
+    plan: Plan
+    keep_alive: int | None
+    since_ns: int
+    answer: asyncio.Future[Lease]
+
+
+@dataclass(eq=False)
+class Entry:
+    """A loaded model and who uses it."""
+
+    plan: Plan
+    runner: Runner
+    keep_alive: int
+    users: int = 0
+    used_ns: int = field(default_factory=time.time_ns)
+    expiring: bool = False
+    """It goes as soon as it is idle, whatever its keep-alive says."""
+    timer: asyncio.TimerHandle | None = None
+
+
+class Scheduler:
+    """Gives out leases on loaded models."""
+
+    def __init__(self, settings: Settings, backends: Registry) -> None:
+        self._settings = settings
+        self._planner = Planner(settings, backends)
+        self._entries: dict[str, Entry] = {}
+        self._waiting: deque[Want] = deque()
+        self._events: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
+        self._busy_with: asyncio.Task[None] | None = None
+        """The load or unload under way: one at a time, the head of the queue blocks the rest."""
+        self._loop: asyncio.Task[None] | None = None
+
+    # --------------------------------------------------------------------- for everybody: events in
+
+    async def start(self) -> None:
+        self._loop = asyncio.create_task(self._run(), name="scheduler")
+
+    async def close(self) -> None:
+        """Stop every runner; waiting requests are refused."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        if self._busy_with is not None:
+            self._busy_with.cancel()
+            await asyncio.gather(self._busy_with, return_exceptions=True)
+        for want in self._waiting:
+            _refuse(want, LoadError("the server is shutting down"))
+        await asyncio.gather(*(entry.runner.stop() for entry in self._entries.values()))
+        self._entries.clear()
+
+    async def lease(
+        self, model: StoredModel, load: LoadRequest, keep_alive: int | None = None
+    ) -> Lease:
+        """A hold on the model, loaded as asked; ``keep_alive`` in ns replaces the runner's.
+
+        Raises ``Busy``, ``LoadError`` and what the choice of a backend raises.
+        """
+        since = time.monotonic_ns()
+        plan = await asyncio.to_thread(self._planner.plan, model, load)
+        answer: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        want = Want(plan, keep_alive, since, answer)
+        self._post(lambda: self._on_want(want))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._post(lambda: self._on_abandoned(want))
+            raise
+
+    async def unload(self, model: StoredModel) -> None:
+        """Let the model go as soon as it is idle; returns at once."""
+        self._post(lambda: self._on_unload(str(model.files().weights)))
+
+    def loaded(self) -> list[LoadedModel]:
+        """What is loaded now, the one that stays longest first."""
+        lines = [self._line(e) for e in self._entries.values() if e.runner.loaded is not None]
+        return sorted(lines, key=lambda line: -line.expires_at)
+
+    def _post(self, event: Callable[[], None]) -> None:
+        self._events.put_nowait(event)
+
+    # ---------------------------------------------------------------------------- the single writer
+
+    async def _run(self) -> None:
+        while True:
+            event = await self._events.get()
+            try:
+                event()
+                self._advance()
+            except Exception:  # a bug here must not end all service
+                log.exception("scheduler event failed")
+
+    def _on_want(self, want: Want) -> None:
+        entry = self._entries.get(want.plan.key)
+        if entry is not None and self._serves(entry, want) and not self._queued(want.plan.key):
+            self._grant(entry, want)
+        elif len(self._waiting) >= self._settings.max_queue:
+            _refuse(want, Busy())
+        else:
+            self._waiting.append(want)
+
+    def _on_abandoned(self, want: Want) -> None:
+        if want in self._waiting:
+            self._waiting.remove(want)
+        elif want.answer.done() and not want.answer.cancelled() and not want.answer.exception():
+            want.answer.result().release()
+
+    def _on_release(self, entry: Entry) -> None:
+        entry.users -= 1
+        entry.used_ns = time.time_ns()
+        self._restart_timer(entry)
+
+    def _on_unload(self, key: str) -> None:
+        if (entry := self._entries.get(key)) is not None:
+            entry.keep_alive = 0
+            self._restart_timer(entry)
+
+    def _on_lost(self, runner: Runner) -> None:
+        for entry in list(self._entries.values()):
+            if entry.runner is runner:
+                self._forget(entry)
+
+    def _advance(self) -> None:
+        """Make the room that was asked for, then serve the head of the queue."""
+        if self._busy_with is not None or self._unload_expired():
+            return
+        while self._waiting:
+            want = self._waiting[0]
+            entry = self._entries.get(want.plan.key)
+            if want.answer.done():
+                self._waiting.popleft()
+            elif entry is not None and self._serves(entry, want):
+                self._waiting.popleft()
+                self._grant(entry, want)
+            elif entry is not None:  # loaded with other options: it must go first
+                entry.expiring = True
+                break
+            elif (decision := self._decide(want)).action == "load":
+                self._begin(self._load(want))
+                return
+            else:
+                self._entries[decision.victim].expiring = True
+                break
+        self._unload_expired()
+
+    def _unload_expired(self) -> bool:
+        """Begin to unload one model that is idle and has to go, if there is one."""
+        for entry in self._entries.values():
+            if entry.expiring and not entry.users:
+                self._begin(self._unload(entry))
+                return True
+        return False
+
+    def _decide(self, want: Want) -> Decision:
+        residents = [
+            Resident(key, idle=not entry.users, keep_alive=entry.keep_alive)
+            for key, entry in self._entries.items()
+        ]
+        most = self._settings.max_loaded_models or 3 * max(want.plan.accelerators, 1)
+        free = want.plan.free_bytes if want.plan.accelerators else psutil.virtual_memory().available
+        return decide(residents, want.plan.estimate.total_bytes, free, most)
+
+    def _grant(self, entry: Entry, want: Want) -> None:
+        if want.answer.done():
+            return
+        if entry.timer is not None:
+            entry.timer.cancel()
+        if want.keep_alive is not None:
+            entry.keep_alive = want.keep_alive
+        entry.users += 1
+        entry.used_ns = time.time_ns()
+        load_ns = time.monotonic_ns() - want.since_ns
+        want.answer.set_result(
+            Lease(
+                entry.runner,
+                entry.plan.num_ctx,
+                load_ns,
+                lambda: self._post(lambda: self._on_release(entry)),
+            )
+        )
+
+    def _serves(self, entry: Entry, want: Want) -> bool:
+        return not entry.expiring and want.plan.request.matches(
+            entry.plan.request, entry.plan.trained_context
+        )
+
+    def _queued(self, key: str) -> bool:
+        return any(want.plan.key == key for want in self._waiting)
+
+    def _restart_timer(self, entry: Entry) -> None:
+        if entry.timer is not None:
+            entry.timer.cancel()
+        if entry.users or self._entries.get(entry.plan.key) is not entry:
+            return
+        if entry.keep_alive <= 0:
+            entry.expiring = True
+        elif entry.keep_alive < FOREVER:
+            loop = asyncio.get_running_loop()
+            entry.timer = loop.call_later(
+                entry.keep_alive / 1e9, lambda: self._post(lambda: self._on_expired(entry))
+            )
+
+    def _on_expired(self, entry: Entry) -> None:
+        if not entry.users:
+            entry.expiring = True
+
+    def _forget(self, entry: Entry) -> None:
+        if self._entries.get(entry.plan.key) is entry:
+            del self._entries[entry.plan.key]
+        if entry.timer is not None:
+            entry.timer.cancel()
+
+    # ---------------------------------------------------------------------- slow work, one at a time
+
+    def _begin(self, work: Coroutine[None, None, Callable[[], None]]) -> None:
+        """Do slow work beside the loop; what it returns is applied as an event."""
+
+        async def run() -> None:
+            try:
+                after = await work
+            finally:
+                self._busy_with = None
+            self._post(after)
+
+        self._busy_with = asyncio.create_task(run())
+
+    async def _load(self, want: Want) -> Callable[[], None]:
+        plan = want.plan
+        runner = Runner(plan.model.name.short, lambda r: self._post(lambda: self._on_lost(r)))
+        stall = self._settings.load_timeout / 1e9
+        try:
+            loaded = await runner.start(plan.message, stall)
+        except Exception as e:
+            error = e if isinstance(e, LhamaError) else LoadError(f"{type(e).__name__}: {e}")
+            return lambda: self._load_failed(want, error)
+        log.info(
+            "model loaded",
+            model=plan.model.name.short,
+            backend=plan.message.backend,
+            device=loaded.device,
+            slots=loaded.slots,
+            pipeline=loaded.pipeline,
+            seconds=round((time.monotonic_ns() - want.since_ns) / 1e9, 2),
+        )
+        keep_alive = self._settings.keep_alive if want.keep_alive is None else want.keep_alive
+        return lambda: self._loaded(plan.key, Entry(plan, runner, keep_alive))
+
+    def _loaded(self, key: str, entry: Entry) -> None:
+        self._entries[key] = entry
+        head = self._waiting[0] if self._waiting else None
+        if head is not None and head.plan.key == key and not head.answer.done():
+            self._waiting.popleft()
+            self._grant(entry, head)  # even if it would not match: it was loaded for this one
+        else:
+            self._restart_timer(entry)
+
+    def _load_failed(self, want: Want, error: LhamaError) -> None:
+        idle = [key for key, entry in self._entries.items() if not entry.users]
+        if isinstance(error, OutOfMemoryAtLoad) and idle:
+            for key in idle:  # make room and try again; with nothing left to evict it fails
+                self._entries[key].expiring = True
+            return
+        if want in self._waiting:
+            self._waiting.remove(want)
+        _refuse(want, error)
+
+    async def _unload(self, entry: Entry) -> Callable[[], None]:
+        await entry.runner.stop()
+        log.info("model unloaded", model=entry.plan.model.name.short)
+
+        return lambda: self._forget(entry)
+
+    def _line(self, entry: Entry) -> LoadedModel:
+        loaded = entry.runner.loaded
+        assert loaded is not None
+        forever = entry.keep_alive >= FOREVER
+        return LoadedModel(
+            model=entry.plan.model,
+            size=loaded.total_bytes,
+            size_vram=loaded.device_bytes,
+            context=entry.plan.num_ctx,
+            slots=loaded.slots,
+            expires_at=entry.used_ns + (FAR_FUTURE if forever else entry.keep_alive),
+            backend=entry.plan.message.backend,
+            device=loaded.device,
+            pipeline=loaded.pipeline,
+        )
+
+
+def _refuse(want: Want, error: Exception) -> None:
+    if not want.answer.done():
+        want.answer.set_exception(error)

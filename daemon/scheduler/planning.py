@@ -1,0 +1,97 @@
+"""From a stored model and a request to everything a load needs. Reads headers: run in a thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lhama.daemon.config import Settings
+from lhama.daemon.errors import LoadError
+from lhama.daemon.scheduler.placement import (
+    SMALLEST_CONTEXT,
+    LoadRequest,
+    choose_slots,
+    default_context,
+)
+from lhama.daemon.store.model import StoredModel
+from lhama.daemon.wire.messages import Load
+from lhama.plugins import gguf
+from lhama.plugins.backend import LoadOptions, MemoryEstimate, UnsupportedModel
+from lhama.plugins.registry import Registry, probe
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One model as it would be loaded now."""
+
+    key: str
+    """The weights file's path: a runner's identity."""
+    model: StoredModel
+    request: LoadRequest
+    num_ctx: int
+    trained_context: int
+    message: Load
+    estimate: MemoryEstimate
+    accelerators: int
+    free_bytes: int
+    """Of the accelerators together; 0 without one."""
+
+
+class Planner:
+    """Chooses backend, context and slots for a model."""
+
+    def __init__(self, settings: Settings, backends: Registry) -> None:
+        self._settings = settings
+        self._backends = backends
+
+    def plan(self, model: StoredModel, request: LoadRequest) -> Plan:
+        """Raises ``LoadError`` where no backend takes the model or its file is damaged."""
+        files, settings = model.files(), self._settings
+        try:
+            header = gguf.read(files.weights)
+            backend, _ = self._backends.choose(files, settings.backend)
+        except (gguf.GGUFError, UnsupportedModel) as e:
+            raise LoadError(f"unable to load model: {e}") from e
+        except OSError as e:
+            raise LoadError(f"unable to load model: {e.strerror}: {files.weights}") from e
+        devices = probe(backend).devices
+        trained = header.get_int(header.key("context_length"), 4096)
+        asked = request.num_ctx or settings.context_length
+        num_ctx = min(asked or default_context(devices, settings.gpu_overhead), trained)
+
+        def options(slots: int) -> LoadOptions:
+            return LoadOptions(
+                slots=1 if request.embedding else slots,
+                context=max(num_ctx, min(SMALLEST_CONTEXT, trained)),
+                batch=request.num_batch or 512,
+                gpu_layers=-1 if request.num_gpu is None else request.num_gpu,
+                main_gpu=request.main_gpu or 0,
+                threads=request.num_thread or 0,
+                mmap=request.use_mmap,
+                kv_type=settings.kv_cache_type,
+                flash_attention=settings.flash_attention,
+                embedding=request.embedding,
+                gpu_overhead_bytes=settings.gpu_overhead,
+            )
+
+        chosen = choose_slots(
+            settings.num_parallel, devices, options, lambda o: backend.estimate(files, o)
+        )
+        accelerators = [d for d in devices if d.kind != "cpu"]
+        return Plan(
+            key=files.weights,
+            model=model,
+            request=request,
+            num_ctx=num_ctx,
+            trained_context=trained,
+            message=Load(
+                backend.name,
+                files,
+                chosen,
+                num_ctx=num_ctx,
+                pipeline=settings.pipeline,
+                blocked_plugins=list(settings.blocked_plugins),
+            ),
+            estimate=backend.estimate(files, chosen),
+            accelerators=len(accelerators),
+            free_bytes=sum(d.free_bytes for d in accelerators),
+        )

@@ -1,0 +1,274 @@
+"""A runner process and the wire to it, seen from the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+import structlog
+
+from lhama.daemon.errors import LoadError, RunnerFailed, RunnerLost
+from lhama.daemon.wire import codec
+from lhama.daemon.wire.messages import (
+    Cancel,
+    Delta,
+    Embed,
+    Embedded,
+    Failed,
+    FromRunner,
+    Generate,
+    Load,
+    Loaded,
+    LoadFailed,
+    LoadProgress,
+    Pong,
+    Render,
+    Rendered,
+    Shutdown,
+    Step,
+    ToRunner,
+)
+
+log = structlog.get_logger(__name__)
+
+LAST_WORDS = 20
+"""Lines of a runner's stderr that are kept for error messages."""
+
+STOP_GRACE = 5.0
+"""Seconds a runner may take to finish its step and free its memory before it is killed."""
+
+Reply = Delta | Rendered | Embedded
+R = TypeVar("R", bound=Reply)
+
+
+class OutOfMemoryAtLoad(LoadError):
+    """The backend found too little memory: evicting others may help."""
+
+
+class Stream:
+    """What one request gets back, in order; ends with an error or when its reader stops."""
+
+    def __init__(self) -> None:
+        self._items: deque[Reply | Exception] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, item: Reply | Exception) -> None:
+        self._items.append(item)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self, kind: type[R]) -> R:
+        """The next reply; raises what ended the request."""
+        if not self._items:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+            self._waiter = None
+        item = self._items.popleft()
+        if isinstance(item, Exception):
+            raise item
+        assert isinstance(item, kind)
+        return item
+
+
+class Runner(asyncio.Protocol):
+    """One runner process. Made by ``start``; ``on_lost`` is called once when it ends unasked."""
+
+    def __init__(self, name: str, on_lost: Callable[[Runner], None]) -> None:
+        self.name = name
+        self.loaded: Loaded | None = None
+        self._on_lost = on_lost
+        self._decoder = codec.daemon_side()
+        self._streams: dict[int, Stream] = {}
+        self._ids = itertools.count(1)
+        self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
+        self._stopping = False
+        self._answer: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
+        self._heard_at = 0.0
+        self._transport: asyncio.Transport
+        self._process: asyncio.subprocess.Process
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ----------------------------------------------------------------------------- life and death
+
+    async def start(self, load: Load, stall: float) -> Loaded:
+        """Spawn the process and load the model.
+
+        ``stall``: seconds without a word from it after which it is given up. Raises ``LoadError``.
+        """
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        try:
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-m", "lhama.daemon.runner"),
+                    *(str(theirs.fileno()), str(os.getpid())),
+                    pass_fds=[theirs.fileno()],
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE,
+                    start_new_session=True,  # a terminal's Ctrl-C is the daemon's to handle
+                )
+            self._transport, _ = await loop.create_unix_connection(lambda: self, sock=ours)
+        except OSError as e:
+            ours.close()
+            raise LoadError(f"the runner process could not be started: {e}") from e
+        self._spawn(self._listen_to_stderr())
+        self._heard_at = loop.time()
+        self._send(load)
+        try:
+            self.loaded = await self._await_loaded(stall)
+        except BaseException:
+            await self.stop(grace=0)
+            raise
+        return self.loaded
+
+    async def _await_loaded(self, stall: float) -> Loaded:
+        loop = asyncio.get_running_loop()
+        while True:
+            left = self._heard_at + stall - loop.time()
+            done, _ = await asyncio.wait([self._answer], timeout=max(left, 0))
+            if done:
+                return self._answer.result()
+            if loop.time() >= self._heard_at + stall:
+                raise LoadError(f"timed out waiting for the runner to load {self.name}")
+
+    async def stop(self, grace: float = STOP_GRACE) -> None:
+        """End the process: asked at first, killed after ``grace`` seconds."""
+        self._stopping = True
+        if grace and not self._transport.is_closing():
+            self._send(Shutdown())
+            try:
+                await asyncio.wait_for(self._process.wait(), grace)
+            except TimeoutError:
+                log.warning("runner killed: it did not stop in time", runner=self.name)
+        self._kill()
+        await self._process.wait()
+        self._transport.close()
+        self._end_requests(RunnerLost("the model was unloaded"))
+
+    def _kill(self) -> None:
+        try:
+            self._process.kill()
+        except ProcessLookupError:
+            pass
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._spawn(self._bury())
+
+    async def _bury(self) -> None:
+        """The wire is closed: whatever the process still does, it is no runner any more."""
+        try:
+            await asyncio.wait_for(self._process.wait(), 0.5)
+        except TimeoutError:
+            self._kill()
+            await self._process.wait()
+        if self._stopping:
+            return
+        await asyncio.sleep(0)  # let the last lines of stderr arrive
+        reason = f"the model runner {self._how_it_ended()}{self._words()}"
+        log.error("runner lost", runner=self.name, reason=reason)
+        if not self._answer.done():
+            self._answer.set_exception(LoadError(reason))
+            return
+        self._end_requests(RunnerLost(reason))
+        self._on_lost(self)
+
+    def _how_it_ended(self) -> str:
+        code = self._process.returncode or 0
+        if code < 0:
+            return f"has terminated: signal {signal.Signals(-code).name}"
+        return f"has terminated: exit status {code}"
+
+    def _words(self) -> str:
+        words = [line for line in self._last_words if line.strip()]
+        return f": {words[-1]}" if words else ""
+
+    def _end_requests(self, error: Exception) -> None:
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.put(error)
+
+    async def _listen_to_stderr(self) -> None:
+        assert self._process.stderr is not None
+        while line := await self._process.stderr.readline():
+            self._heard_at = asyncio.get_running_loop().time()
+            text = line.decode("utf-8", "replace").rstrip()
+            self._last_words.append(text)
+            log.debug("runner", runner=self.name, line=text)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---------------------------------------------------------------------------------- the wire
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self._decoder.feed(data)
+        except codec.FrameError as e:
+            log.error("runner sent nonsense", runner=self.name, error=str(e))
+            self._transport.abort()
+            return
+        for message in messages:
+            self._receive(message)
+
+    def _receive(self, message: FromRunner) -> None:
+        match message:
+            case Step(deltas):
+                for delta in deltas:
+                    if (stream := self._streams.get(delta.id)) is not None:
+                        stream.put(delta)
+            case Failed():
+                error = RunnerFailed(
+                    message.message,
+                    status=message.status,
+                    kind=message.kind,
+                    details=message.details,
+                )
+                self._deliver(message.id, error)
+            case Rendered() | Embedded():
+                self._deliver(message.id, message)
+            case LoadProgress():
+                self._heard_at = asyncio.get_running_loop().time()
+            case Loaded():
+                self._answer.set_result(message)
+            case LoadFailed():
+                kind = OutOfMemoryAtLoad if message.out_of_memory else LoadError
+                self._answer.set_exception(kind(message.message))
+            case Pong():
+                pass
+
+    def _deliver(self, request_id: int, item: Reply | Exception) -> None:
+        if (stream := self._streams.get(request_id)) is not None:
+            stream.put(item)
+
+    def _send(self, message: ToRunner) -> None:
+        self._transport.write(codec.encode(message))
+
+    # ------------------------------------------------------------------------------------ requests
+
+    def open(self, request: Generate | Render | Embed) -> tuple[int, Stream]:
+        """Send a request; the id it got, and where its replies come. End it by ``close``."""
+        request.id = next(self._ids)
+        stream = Stream()
+        if self._transport.is_closing():
+            stream.put(RunnerLost("the model runner has just ended"))
+            return request.id, stream
+        self._streams[request.id] = stream
+        self._send(request)
+        return request.id, stream
+
+    def close(self, request_id: int, *, finished: bool) -> None:
+        """Forget a request; cancel it in the runner unless it has ``finished``."""
+        if self._streams.pop(request_id, None) is None:
+            return
+        if not finished and not self._transport.is_closing():
+            self._send(Cancel(request_id))
