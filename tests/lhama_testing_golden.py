@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,9 +31,9 @@ class Recording:
         return self.name.split("_")[0]
 
 
-def recordings(*groups: str) -> list[Any]:
+def recordings(*groups: str, where: Callable[[Recording], bool] | None = None) -> list[Any]:
     """The recordings of some groups as pytest parameters; one skipped parameter without them."""
-    found = [r for r in _all() if r.group in groups]
+    found = [r for r in _all() if r.group in groups and (where is None or where(r))]
     if not found:
         reason = f"no recordings in {FOLDER}"
         return [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))]

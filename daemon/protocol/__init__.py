@@ -1,0 +1,1 @@
+"""Ollama's wire, without I/O: requests in, replies out, to the byte."""

@@ -37,20 +37,18 @@ def escape(encoded: bytes) -> bytes:
     return encoded
 
 
-def encode_sorted(value: Any) -> bytes:
-    """Encode builtins as Go encodes a map: keys sorted, at every depth."""
-    return escape(_sorted(value))
+def encode_any(value: Any, *, sort_keys: bool = True) -> bytes:
+    """Encode builtins as Go encodes a map: keys sorted at every depth, floats in Go's form."""
+    return escape(_encode_any(value, sort_keys))
 
 
-def _sorted(value: Any) -> bytes:
+def _encode_any(value: Any, sort_keys: bool) -> bytes:
     if isinstance(value, dict):
-        members = (
-            _encoder.encode(key) + b":" + _sorted(value[key])
-            for key in sorted(value, key=lambda k: str(k).encode())
-        )
+        keys = sorted(value, key=lambda k: str(k).encode()) if sort_keys else value
+        members = (_encoder.encode(k) + b":" + _encode_any(value[k], sort_keys) for k in keys)
         return b"{" + b",".join(members) + b"}"
     if isinstance(value, list | tuple):
-        return b"[" + b",".join(map(_sorted, value)) + b"]"
+        return b"[" + b",".join(_encode_any(item, sort_keys) for item in value) + b"]"
     if isinstance(value, float):
         return go_float(value)
     return _encoder.encode(value)
