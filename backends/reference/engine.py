@@ -22,6 +22,7 @@ from lhama.plugins.backend import (
     Copy,
     Limits,
     LoadOptions,
+    PreparedStep,
     Residency,
     Row,
     RowResult,
@@ -100,14 +101,14 @@ class ReferenceEngine:
 
     # ---------------------------------------------------------------------------- the two halves
 
-    def prepare_next(self, plan: StepPlan, previous: Prepared | None) -> Prepared:
+    def prepare_next(self, plan: StepPlan, previous: PreparedStep | None) -> Prepared:
         if sum(max(len(row.tokens), 1) for row in plan.rows) > self.limits.batch_tokens:
             raise BackendError("the plan has more tokens than batch_tokens")
         self._sleep(self._behaviour.prepare_us)
         self._fault("prepare", plan.step)
         return Prepared(plan)
 
-    def compute_current(self, prepared: Prepared, tokens: Sequence[int]) -> Handle:
+    def compute_current(self, prepared: PreparedStep, tokens: Sequence[int]) -> Handle:
         handle = Handle(prepared.plan, list(tokens), linger=self._delay(self._behaviour.result_us))
         self._work.put(handle)
         return handle

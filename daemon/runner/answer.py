@@ -32,7 +32,6 @@ class Answer:
         self._logprobs: list[TokenLogprob] = []
         self._context = context
 
-    @property
     def stopped(self) -> bool:
         """Whether a stop string was found; what follows it is not the client's."""
         return self._stop.matched

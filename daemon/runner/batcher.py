@@ -87,12 +87,13 @@ class Batcher:
 
     def plan(self) -> StepPlan | None:
         """The next step, counting on every sample in flight to arrive; ``None``: nothing to do."""
-        rows: list[Row] = []
         kv: list[KvOp] = []
         admits: list[Admit] = []
-        for sequence in list(self._running):  # a full one may end here
-            if not sequence.in_prompt and self._has_next(sequence, kv):
-                rows.append(self._decode_row(sequence))
+        rows = [
+            self._decode_row(sequence)
+            for sequence in list(self._running)  # a full one may end here
+            if not sequence.in_prompt and self._has_next(sequence, kv)
+        ]
         budget = self._limits.batch_tokens - len(rows)
         if rows:
             budget = min(budget, self._limits.batch_tokens // MIXED_SHARE)

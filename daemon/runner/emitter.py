@@ -21,21 +21,24 @@ class Emitter:
         """Send all of a step's deltas in one frame; call ``stopped`` where a stop string ended
         a sequence (a late stop: its next row is already on the way)."""
         deltas: list[Delta] = []
+        failures: list[Failed] = []
         for item in news:
             answer = item.sequence.request.answer
             if item.error:
-                self._send(Failed(answer.id, item.error))
-            elif answer.stopped:
+                failures.append(Failed(answer.id, item.error))
+            elif answer.stopped():
                 continue  # its end was sent; this token came after it
             elif item.row is not None:
                 _append(deltas, answer.feed(item.row))
-                if answer.stopped:
+                if answer.stopped():
                     stopped(item.sequence)
                     self._end(deltas, item.sequence, "stop")
             else:
                 self._end(deltas, item.sequence, item.end)
         if deltas:
             self._send(Step(deltas))
+        for failure in failures:
+            self._send(failure)
 
     def _end(self, deltas: list[Delta], sequence: Sequence, reason: str) -> None:
         answer = sequence.request.answer

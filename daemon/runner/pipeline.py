@@ -59,7 +59,12 @@ class Pipeline:
         self._emitter = emitter
         self._jobs: list[Job] = []
         self._closing = False
-        self._advance = {"device": self._device, "host": self._host, "off": self._off}[order]
+        orders: dict[Order, Callable[[Flight | None], Flight | None]] = {
+            "device": self._device,
+            "host": self._host,
+            "off": self._off,
+        }
+        self._advance = orders[order]
 
     def run(self) -> None:
         """Run until closed. A step in flight is finished first, so the engine may be closed."""
@@ -72,12 +77,12 @@ class Pipeline:
 
     # --------------------------------------------------------------------------------- the orders
 
-    def _off(self, flight: None = None) -> None:
-        """The sequential twin."""
-        if (step := self._prepare(None)) is not None:
-            flight = self._compute(*step)
-            self._mask(flight)
-            self._commit(flight)
+    def _off(self, flight: Flight | None) -> None:
+        """The sequential twin: nothing is in flight between two calls."""
+        step = self._prepare(None)
+        flight = self._compute(*step) if step is not None else None
+        self._mask(flight)
+        self._commit(flight)
         self._emit()
 
     def _host(self, flight: Flight | None) -> Flight | None:

@@ -16,6 +16,9 @@ from lhama.daemon.runner.sequence import Submission
 from lhama.daemon.wire.messages import Done, Failed, FromRunner, Prompt, Step
 from lhama.plugins.backend import Engine, LoadOptions, Sampling, StepPlan
 
+PROMPT = Behaviour()
+OPTIONS = LoadOptions(slots=4, context=512, batch=64)
+GREEDY = Sampling(temperature=0)
 ORDERS: tuple[Order, ...] = ("off", "host", "device")
 
 
@@ -36,8 +39,8 @@ class Line:
     def __init__(
         self,
         order: Order,
-        behaviour: Behaviour = Behaviour(),
-        options: LoadOptions = LoadOptions(slots=4, context=512, batch=64),
+        behaviour: Behaviour = PROMPT,
+        options: LoadOptions = OPTIONS,
         engine: Engine | None = None,
     ) -> None:
         if order == "device":
@@ -67,7 +70,7 @@ class Line:
         *,
         num_predict: int = 40,
         stop: list[str] | None = None,
-        sampling: Sampling = Sampling(temperature=0),
+        sampling: Sampling = GREEDY,
         num_keep: int = 0,
         shift: bool = True,
     ) -> Received:
