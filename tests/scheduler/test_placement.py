@@ -41,7 +41,8 @@ def test_who_goes_for_whom(
 
 
 @pytest.mark.parametrize(
-    ("gib", "expected"), [([], 4096), ([22], 4096), ([24], 32768), ([24, 24], 262144), ([80], 262144)]
+    ("gib", "expected"),
+    [([], 4096), ([22], 4096), ([24], 32768), ([24, 24], 262144), ([80], 262144)],
 )
 def test_default_context_by_accelerator_memory(gib: list[int], expected: int) -> None:
     devices = [Device(f"cuda:{n}", "cuda", "", g * GIB, g * GIB) for n, g in enumerate(gib)]
