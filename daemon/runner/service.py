@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 
 from lhama.daemon.errors import LhamaError, RunnerFailed
-from lhama.daemon.prompt.build import Built, ModelFacts, build
+from lhama.daemon.prompt.build import ModelFacts, build, render
 from lhama.daemon.prompt.output import OutputParser
 from lhama.daemon.runner.answer import Answer
 from lhama.daemon.runner.batcher import Batcher
@@ -29,7 +29,6 @@ from lhama.daemon.wire.messages import (
     Generate,
     Ping,
     Pong,
-    Prompt,
     Render,
     Rendered,
     Shutdown,
@@ -84,7 +83,10 @@ class Service:
                 self._inbox.put(None)
 
     def _generate(self, request: Generate) -> None:
-        built = self._build(request.prompt, request.num_keep, request.shift)
+        limit = self._engine.limits.context
+        built = build(
+            request.prompt, self._tokenizer, self._facts, limit, request.num_keep, request.shift
+        )
         if built.images:
             raise RunnerFailed(
                 "Multimodal data provided, but model does not support multimodal requests.",
@@ -112,15 +114,12 @@ class Service:
         )
 
     def _render(self, request: Render) -> None:
-        built = self._build(request.prompt, num_keep=0, shift=True)
-        self._send(Rendered(request.id, built.text, built.images))
+        limit = self._engine.limits.context
+        shown = render(request.prompt, self._tokenizer, self._facts, limit)
+        self._send(Rendered(request.id, shown.text, shown.images))
 
     def _embed(self, request: Embed) -> None:
         self._send(embed(self._engine, request))
-
-    def _build(self, prompt: Prompt, num_keep: int, shift: bool) -> Built:
-        limit = self._engine.limits.context
-        return build(prompt, self._tokenizer, self._facts, limit, num_keep, shift)
 
     def _without_bos(self, tokens: list[int]) -> list[int]:
         added = self._tokenizer.add_bos and tokens[:1] == [self._tokenizer.bos]

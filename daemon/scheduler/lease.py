@@ -38,6 +38,7 @@ class Lease:
 
         Raises ``RunnerFailed`` or ``RunnerLost``.
         """
+        request.prompt.num_ctx = self.context
         request_id, stream = self._runner.open(request)
         finished = False
         try:
@@ -50,6 +51,7 @@ class Lease:
 
     async def render(self, prompt: Prompt) -> Rendered:
         """The prompt's text as the model would see it."""
+        prompt.num_ctx = self.context
         return await self._one(Render(0, prompt), Rendered)
 
     async def embed(self, inputs: list[str], truncate: bool) -> Embedded:

@@ -87,7 +87,6 @@ class Planner:
                 backend.name,
                 files,
                 chosen,
-                num_ctx=num_ctx,
                 pipeline=settings.pipeline,
                 blocked_plugins=list(settings.blocked_plugins),
             ),

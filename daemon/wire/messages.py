@@ -60,6 +60,8 @@ class Prompt(msgspec.Struct, omit_defaults=True):
     """Tokens of an earlier answer, detokenized in front of the prompt (generate, deprecated)."""
     truncate: bool = True
     """Drop the oldest messages, then the oldest tokens, until the prompt fits."""
+    num_ctx: int = 0
+    """Tokens the prompt must fit in, where that is less than the runner's context; 0: the same."""
     family: str = ""
     """Architecture, for rules that hang on it (qwen3's thinking history)."""
 
@@ -73,9 +75,6 @@ class Load(msgspec.Struct, tag="load"):
     backend: str
     model: ModelFiles
     options: LoadOptions
-    num_ctx: int
-    """Tokens a prompt is cut to: what the user asked for, which may be less than the engine's
-    context (``options.context``)."""
     pipeline: bool = True
     blocked_plugins: list[str] = []
 

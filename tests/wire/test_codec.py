@@ -20,7 +20,7 @@ from lhama.daemon.wire.messages import (
 )
 from lhama.plugins.backend import LoadOptions, ModelFiles, Sampling
 
-LOAD = Load("reference", ModelFiles("m", "/m.gguf"), LoadOptions(slots=2), num_ctx=64)
+LOAD = Load("reference", ModelFiles("m", "/m.gguf"), LoadOptions(slots=2))
 GENERATE = Generate(
     7,
     Prompt(messages=[Message("user", "hi 🦙", images=[b"\x00\xff"])], think="high"),
