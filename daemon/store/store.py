@@ -1,0 +1,375 @@
+"""The store: the only writer of Ollama's model folder, and its reader."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias, TypeVar
+
+import msgspec
+import structlog
+from filelock import FileLock, Timeout
+
+from lhama.daemon.errors import InvalidName, ModelNotFound, StoreError
+from lhama.daemon.protocol import tools
+from lhama.daemon.protocol.types import Message
+from lhama.daemon.store import configblob, files, manifests
+from lhama.daemon.store.blobs import Blobs
+from lhama.daemon.store.digests import Digest
+from lhama.daemon.store.manifests import Layer, Manifest
+from lhama.daemon.store.model import StoredModel
+from lhama.daemon.store.names import ModelName
+from lhama.plugins import gguf
+from lhama.plugins.gguf import GGUF
+
+log = structlog.get_logger(__name__)
+
+LOCK_FILE: Final = ".lhama.lock"
+OWNER_FILE: Final = ".lhama.pid"
+_MAX_HEADERS: Final = 64
+
+T = TypeVar("T")
+_Parameters: TypeAlias = dict[str, Any]
+_Messages: TypeAlias = list[Message]
+
+
+class Store:
+    """``<root>/manifests/<host>/<namespace>/<model>/<tag>`` and ``<root>/blobs/sha256-<hex>``.
+
+    Methods block on the disk and may be called from any thread.
+    """
+
+    def __init__(self, root: Path, *, prune: bool = True) -> None:
+        self.root = root.absolute()
+        self.prune = prune
+        self.blobs = Blobs(self.root)
+        self.writable = False
+        """Set by ``open``."""
+        self._manifests = self.root / "manifests"
+        self._lock = threading.RLock()
+        """Held while manifests change and while blobs without one are removed."""
+        self._pins: Counter[Digest] = Counter()
+        self._headers: OrderedDict[tuple[str, int, int], GGUF] = OrderedDict()
+        self._process_lock = FileLock(self.root / LOCK_FILE, timeout=0, thread_local=False)
+
+    # -------------------------------------------------------------------------------- lifetime
+
+    def open(self) -> None:
+        """Take the store for this process, repair and prune it.
+
+        A store that cannot be written is opened read-only: models run, changes fail. Raises
+        ``StoreError`` if another daemon has it.
+        """
+        try:
+            files.make_folders(self.blobs.folder)
+            files.make_folders(self._manifests)
+            self._process_lock.acquire()
+        except Timeout:
+            raise StoreError(
+                f"the model store {self.root} is in use by another lhama{self._owner()}: "
+                "stop that one, or set OLLAMA_MODELS to another folder"
+            ) from None
+        except OSError as error:
+            if not self._manifests.is_dir():
+                raise files.failure(error, "opening it", self.root) from error
+            log.warning("model store opened read-only", root=str(self.root), reason=str(error))
+            return
+        self.writable = True
+        try:
+            (self.root / OWNER_FILE).write_text(f"{os.getpid()}\n")
+            self._tidy()
+        except OSError as error:
+            self.writable = False
+            log.warning("model store opened read-only", root=str(self.root), reason=str(error))
+
+    def close(self) -> None:
+        if self._process_lock.is_locked:
+            (self.root / OWNER_FILE).unlink(missing_ok=True)
+            self._process_lock.release()
+        self.writable = False
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _owner(self) -> str:
+        try:
+            return f" (pid {int((self.root / OWNER_FILE).read_text())})"
+        except (OSError, ValueError):
+            return ""
+
+    def _tidy(self) -> None:
+        """What start-up does: finish renames of old versions, drop leftovers and orphans."""
+        self.blobs.repair()
+        for path in self._manifests.rglob(files.TEMPORARY_PREFIX + "*"):
+            path.unlink(missing_ok=True)
+        if not self.prune:
+            return
+        found, corrupt = self._scan()
+        if corrupt:
+            log.warning("unused blobs are kept: a corrupt manifest may name them", count=corrupt)
+            return
+        removed = self.blobs.prune({d for m in found.values() for d in m.digests})
+        if removed:
+            log.info("removed unused blobs", count=len(removed))
+        _remove_empty_folders(self._manifests)
+
+    # --------------------------------------------------------------------------------- reading
+
+    def resolve(self, name: ModelName) -> ModelName:
+        """The name in the spelling the store has, part by part, where it has one."""
+        folder, parts = self._manifests, []
+        for part in name.parts:
+            if not (folder / part).exists():
+                part = _respelled(folder, part)
+            folder /= part
+            parts.append(part)
+        host, namespace, model, tag = parts
+        return ModelName(host, namespace, model, tag, name.scheme)
+
+    def manifest(self, name: ModelName) -> Manifest | None:
+        """A model's manifest, or ``None`` if there is no such model. Raises ``StoreError``."""
+        path = self._manifests / self.resolve(name).path
+        try:
+            return manifests.read(path)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        except OSError as error:
+            raise files.failure(
+                error, f"reading the manifest of {name.short}", self.root
+            ) from error
+        except StoreError as error:
+            raise StoreError(f"{error.message} ({path}): pull or create the model again") from None
+
+    def get(self, name: ModelName | str, *, missing: str | None = None) -> StoredModel:
+        """A model with all that its small blobs say. Case in the name does not matter.
+
+        Raises ``InvalidName``, ``ModelNotFound`` with the text ``missing`` (default: Ollama's
+        ``model 'x' not found`` with the spelling given), ``StoreError`` for a damaged model.
+        """
+        parsed = ModelName.parse(name) if isinstance(name, str) else name
+        manifest = self.manifest(parsed)
+        if manifest is None:
+            spelled = name if isinstance(name, str) else name.short
+            raise ModelNotFound(missing if missing is not None else f"model '{spelled}' not found")
+        return self._load(self.resolve(parsed), manifest)
+
+    def list(self) -> Sequence[StoredModel]:
+        """Every readable model, the most recently modified first; damaged ones are logged."""
+        models = []
+        for name, manifest in self._scan()[0].items():
+            try:
+                models.append(self._load(name, manifest))
+            except StoreError as error:
+                log.warning("model skipped", model=name.short, error=error.message)
+        models.sort(key=lambda model: model.name)
+        models.sort(key=lambda model: -(model.modified_ns // 1_000_000_000))
+        return models
+
+    def names(self) -> Sequence[ModelName]:
+        """Names of all models with a readable manifest."""
+        return sorted(self._scan()[0])
+
+    def _scan(self) -> tuple[dict[ModelName, Manifest], int]:
+        """All manifests by name, and how many files are corrupt or misnamed."""
+        found: dict[ModelName, Manifest] = {}
+        corrupt = 0
+        for path in sorted(self._manifests.glob("*/*/*/*")):
+            if path.name.startswith(files.TEMPORARY_PREFIX) or path.is_dir():
+                continue
+            try:
+                name = ModelName.from_path(path.relative_to(self._manifests))
+                found[name] = manifests.read(path)
+            except FileNotFoundError:
+                continue  # deleted between the listing and the reading
+            except InvalidName:
+                log.warning("no model's name: skipped", path=str(path))
+            except (StoreError, OSError) as error:
+                corrupt += 1
+                log.warning("manifest skipped", path=str(path), error=str(error))
+        return found, corrupt
+
+    def _load(self, name: ModelName, manifest: Manifest) -> StoredModel:
+        def paths(media_type: str) -> tuple[Path, ...]:
+            return tuple(self.blobs.path(la.digest) for la in manifest.layers_of(media_type))
+
+        def text(*media_types: str) -> str:
+            layers = manifest.layers_of(*media_types)
+            return self._text(layers[-1]) if layers else ""
+
+        config = manifest.config
+        turns = self._json(manifest.layers_of(manifests.MESSAGES), _Messages)
+        return StoredModel(
+            name=name,
+            manifest=manifest,
+            config=configblob.decode(self.blobs.read(config.digest))
+            if config
+            else configblob.Config(),
+            weights=paths(manifests.MODEL),
+            projectors=paths(manifests.PROJECTOR),
+            adapters=paths(manifests.ADAPTER),
+            go_template=text(manifests.TEMPLATE, manifests.PROMPT),
+            system=text(manifests.SYSTEM),
+            parameters=self._json(manifest.layers_of(manifests.PARAMS), _Parameters) or {},
+            messages=tuple(tools.message(turn) for turn in turns or ()),
+            licenses=tuple(map(self._text, manifest.layers_of(manifests.LICENSE))),
+            read_header=self.header,
+        )
+
+    def _text(self, layer: Layer) -> str:
+        return self.blobs.read(layer.digest).decode("utf-8", "replace")
+
+    def _json(self, layers: Sequence[Layer], into: type[T]) -> T | None:
+        if not layers:
+            return None
+        try:
+            data = self.blobs.read(layers[-1].digest)
+            return None if data.strip() == b"null" else msgspec.json.decode(data, type=into)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise StoreError(f"blob {layers[-1].digest} is corrupt: {error}") from None
+
+    def header(self, path: Path) -> GGUF:
+        """A GGUF file's header, cached while the file does not change."""
+        status = path.stat()
+        key = (str(path), status.st_mtime_ns, status.st_size)
+        with self._lock:
+            if key in self._headers:
+                self._headers.move_to_end(key)
+                return self._headers[key]
+        header = gguf.read(path)
+        with self._lock:
+            self._headers[key] = header
+            while len(self._headers) > _MAX_HEADERS:
+                self._headers.popitem(last=False)
+        return header
+
+    # --------------------------------------------------------------------------------- writing
+
+    @contextmanager
+    def changing(self, doing: str) -> Iterator[None]:
+        """Hold the store for one change. Raises ``StoreError`` where it cannot be written."""
+        with self._lock:
+            if not self.writable:
+                raise StoreError(
+                    f"the model store {self.root} cannot be written: make it writable, "
+                    "or set OLLAMA_MODELS to another folder"
+                )
+            try:
+                yield
+            except OSError as error:
+                raise files.failure(error, doing, self.root) from error
+
+    @contextmanager
+    def pinned(self, digests: Iterable[Digest]) -> Iterator[Callable[[Digest], None]]:
+        """Keep blobs from removal until their manifest is written; the result pins more."""
+        held: list[Digest] = []
+
+        def pin(digest: Digest) -> None:
+            with self._lock:
+                self._pins[digest] += 1
+                held.append(digest)
+
+        try:
+            for digest in digests:
+                pin(digest)
+            yield pin
+        finally:
+            with self._lock:
+                self._pins.subtract(held)
+                self._pins += Counter()  # drops the zeros
+
+    def write_manifest(self, name: ModelName, manifest: Manifest) -> None:
+        """Make a model appear, or replace one, in one step: all its blobs must be there.
+
+        Blobs that only the replaced manifest named are removed. Raises ``StoreError``.
+        """
+        with self.changing(f"writing the manifest of {name.short}"):
+            for layer in manifest.all_layers:
+                if not self.blobs.exists(layer.digest):
+                    raise StoreError(f"blob {layer.digest} vanished: send it again")
+            name = self.resolve(name)
+            old = self._readable(name)
+            self._put(name, manifests.encode(manifest))
+            if old is not None and self.prune:
+                self._remove_unused(old.digests)
+
+    def copy(self, source: ModelName, target: ModelName) -> None:
+        """Give a model a second name; blobs are shared. Onto itself it does nothing.
+
+        Raises ``ModelNotFound`` and ``StoreError``.
+        """
+        with self.changing(f"copying {source.short}"):
+            source, target = self.resolve(source), self.resolve(target)
+            try:
+                data = (self._manifests / source.path).read_bytes()
+                manifests.decode(data)
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                raise ModelNotFound(f'model "{source.short}" not found') from None
+            if source != target:
+                self._put(target, data)
+
+    def delete(self, name: ModelName) -> None:
+        """Remove a model and the blobs no other model names.
+
+        Raises ``ModelNotFound`` and ``StoreError``. A corrupt manifest is removed without its blobs.
+        """
+        with self.changing(f"deleting {name.short}"):
+            name = self.resolve(name)
+            path = self._manifests / name.path
+            manifest = self._readable(name)
+            if not path.is_file():
+                raise ModelNotFound(f"model '{name.short}' not found")
+            path.unlink()
+            files.sync_folder(path.parent)
+            for folder in path.parents[:3]:
+                if any(folder.iterdir()):
+                    break
+                folder.rmdir()
+            if manifest is not None:
+                self._remove_unused(manifest.digests)
+
+    def _put(self, name: ModelName, data: bytes) -> None:
+        path = self._manifests / name.path
+        files.make_folders(path.parent)
+        files.write_durably(path, data)
+
+    def _readable(self, name: ModelName) -> Manifest | None:
+        try:
+            return self.manifest(name)
+        except StoreError:
+            return None
+
+    def _remove_unused(self, candidates: Iterable[Digest]) -> None:
+        """Corrupt manifests do not count, as with Ollama: they would keep every blob for ever."""
+        used = {digest for manifest in self._scan()[0].values() for digest in manifest.digests}
+        for digest in candidates:
+            if digest not in used and not self._pins[digest]:
+                self.blobs.remove(digest)
+
+
+def _respelled(folder: Path, part: str) -> str:
+    """The entry of ``folder`` that is ``part`` in another case; ``part`` if there is none."""
+    try:
+        entries = sorted(os.listdir(folder))
+    except OSError:
+        return part
+    return next((entry for entry in entries if entry.lower() == part.lower()), part)
+
+
+def _remove_empty_folders(folder: Path) -> None:
+    for path, _, _ in os.walk(folder, topdown=False):
+        if path != str(folder) and not os.listdir(path):
+            os.rmdir(path)
