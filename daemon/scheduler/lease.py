@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 
 from lhama.daemon.scheduler.runner import R, Runner
@@ -33,12 +33,11 @@ class Lease:
     ) -> None:
         self.release()
 
-    async def generate(self, request: Generate) -> AsyncIterator[Delta]:
+    async def generate(self, request: Generate) -> AsyncGenerator[Delta, None]:
         """The answer, delta by delta; the last has ``done``. Closing the iterator cancels.
 
         Raises ``RunnerFailed`` or ``RunnerLost``.
         """
-        request.prompt.num_ctx = self.context
         request_id, stream = self._runner.open(request)
         finished = False
         try:
@@ -51,7 +50,6 @@ class Lease:
 
     async def render(self, prompt: Prompt) -> Rendered:
         """The prompt's text as the model would see it."""
-        prompt.num_ctx = self.context
         return await self._one(Render(0, prompt), Rendered)
 
     async def embed(self, inputs: list[str], truncate: bool) -> Embedded:
