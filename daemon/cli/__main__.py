@@ -1,0 +1,5 @@
+"""``python -m lhama.daemon.cli``."""
+
+from lhama.daemon.cli import main
+
+main()

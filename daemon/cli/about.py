@@ -1,0 +1,49 @@
+"""``lhama --version`` and ``lhama plugins``: what is installed here."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+
+from lhama.daemon.cli import output
+from lhama.daemon.cli.client import Client
+from lhama.daemon.config import Settings
+from lhama.daemon.errors import LhamaError
+from lhama.plugins.manager import BLOCK_ALL, discover
+from lhama.plugins.registry import PluginReport, Registry, probe
+
+
+def version(client: Client) -> None:
+    """This lhama's version, and the API version of the server if one runs."""
+    output.say(f"lhama version is {installed_version('lhama')}")
+    try:
+        output.say(f"server at {client.url} speaks Ollama {client.get('/api/version')['version']}")
+    except LhamaError:
+        output.say(f"no server is running at {client.url}")
+
+
+def plugins(settings: Settings) -> None:
+    """One line for each backend of each plugin, then the reasons of what does not work."""
+    blocked = {*settings.blocked_plugins, *([BLOCK_ALL] if settings.block_all_plugins else [])}
+    registry = discover(blocked)
+    rows, problems = [], []
+    for report in registry.reports:
+        if report.error:
+            problems.append(f"{report.name}: {report.error}")
+        devices, trouble = _devices(report, registry)
+        problems += trouble
+        state = "unavailable" if trouble and not devices else report.state
+        rows.append((report.name, report.version, devices or "-", state))
+    output.say(output.table(("NAME", "VERSION", "DEVICES", "STATE"), rows))
+    if problems:
+        output.say("\n" + "\n".join(problems))
+
+
+def _devices(report: PluginReport, registry: Registry) -> tuple[str, list[str]]:
+    """The devices a plugin's backends found, and what keeps a backend from running."""
+    devices, problems = [], []
+    for name in report.backends:
+        found = probe(registry.backends[name])
+        devices += [device.id for device in found.devices]
+        if found.problem:
+            problems.append(f"{name}: {found.problem}")
+    return ", ".join(dict.fromkeys(devices)), problems

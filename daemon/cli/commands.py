@@ -1,0 +1,219 @@
+"""The verbs of ``lhama`` and their options; what each does is in the module it calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lhama.daemon.cli.client import Client
+from lhama.daemon.config import Settings
+
+app = typer.Typer(
+    name="lhama",
+    help="Run language models behind the Ollama API.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Both would import rich before the verb is known.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model's name, such as smollm2:135m.")
+]
+NoPlugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--no-plugins",
+        metavar="NAME",
+        help="Do not load this plugin; without =NAME: none but lhama's own. May be repeated.",
+    ),
+]
+
+
+def _client() -> Client:
+    return Client(Settings.from_environment().url)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from lhama.daemon.cli import about
+
+        about.version(_client())
+        raise typer.Exit
+
+
+@app.callback()
+def lhama(
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-v", callback=_version, is_eager=True, help="Show versions."),
+    ] = False,
+) -> None:
+    """Run language models behind the Ollama API.
+
+    OLLAMA_HOST says where the server is (default 127.0.0.1:11434); it may be a real Ollama.
+    """
+
+
+@app.command()
+def serve(
+    no_plugins: NoPlugins = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Use this backend only; default: the best for each model.")
+    ] = None,
+) -> None:
+    """Start the daemon. OLLAMA_* and LHAMA_* variables configure it."""
+    from lhama.daemon import app as daemon
+
+    daemon.run(_settings(no_plugins, backend))
+
+
+@app.command()
+def run(
+    model: Model,
+    prompt: Annotated[list[str] | None, typer.Argument(help="Ask this and leave.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show times and rates.")] = False,
+    keepalive: Annotated[str, typer.Option(help="How long to stay loaded: 5m, 1h, -1.")] = "",
+    format: Annotated[str, typer.Option(help="Answer format: json.")] = "",
+    think: Annotated[
+        str, typer.Option(metavar="[LEVEL]", help="Thinking: true, false, low, medium, high, max.")
+    ] = "",
+    hidethinking: Annotated[bool, typer.Option("--hidethinking", help="Hide thoughts.")] = False,
+    nowordwrap: Annotated[
+        bool, typer.Option("--nowordwrap", help="Accepted for Ollama's sake: lines never wrap.")
+    ] = False,
+) -> None:
+    """Chat with a model, or ask it one thing.
+
+    The question is the argument, what comes through a pipe, or both.
+    """
+    from lhama.daemon.cli import running
+
+    options = running.RunOptions(
+        keep_alive=keepalive,
+        format=format,
+        think=running.read_think(think),
+        hide_thinking=hidethinking,
+        verbose=verbose,
+        history=not Settings.from_environment().no_history,
+    )
+    running.run(_client(), model, prompt or [], options)
+
+
+@app.command("list")
+def list_(
+    prefix: Annotated[str, typer.Argument(help="Only names that begin so.")] = "",
+) -> None:
+    """List the models in the store."""
+    from lhama.daemon.cli import models
+
+    models.list_models(_client(), prefix)
+
+
+app.command("ls", hidden=True)(list_)
+
+
+@app.command()
+def ps() -> None:
+    """List the models that are loaded."""
+    from lhama.daemon.cli import models
+
+    models.running(_client())
+
+
+@app.command()
+def show(
+    model: Model,
+    modelfile: Annotated[bool, typer.Option("--modelfile", help="Only the Modelfile.")] = False,
+    parameters: Annotated[bool, typer.Option("--parameters", help="Only these.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Only the template.")] = False,
+    system: Annotated[bool, typer.Option("--system", help="Only the system text.")] = False,
+    license: Annotated[bool, typer.Option("--license", help="Only the license.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="All metadata and tensors too.")
+    ] = False,
+) -> None:
+    """Show what a model is."""
+    from lhama.daemon.cli import showing
+
+    flags = {
+        "license": license,
+        "modelfile": modelfile,
+        "parameters": parameters,
+        "system": system,
+        "template": template,
+    }
+    showing.show(_client(), model, [name for name, on in flags.items() if on], verbose)
+
+
+@app.command()
+def create(
+    model: Model,
+    file: Annotated[
+        Path, typer.Option("--file", "-f", help="The Modelfile.", show_default=True)
+    ] = Path("Modelfile"),
+    quantize: Annotated[
+        str, typer.Option("--quantize", "-q", help="Quantize to this type, such as Q4_K_M.")
+    ] = "",
+) -> None:
+    """Create a model from a Modelfile."""
+    from lhama.daemon.cli import creating
+
+    creating.create(_client(), model, file, quantize)
+
+
+@app.command("import")
+def import_(
+    model: Model,
+    path: Annotated[Path, typer.Argument(metavar="GGUF", help="The weights.")],
+) -> None:
+    """Create a model from a GGUF file, without a Modelfile."""
+    from lhama.daemon.cli import creating
+
+    creating.import_gguf(_client(), model, path)
+
+
+@app.command()
+def cp(
+    source: Annotated[str, typer.Argument(metavar="SOURCE")],
+    destination: Annotated[str, typer.Argument(metavar="DESTINATION")],
+) -> None:
+    """Copy a model."""
+    from lhama.daemon.cli import models
+
+    models.copy(_client(), source, destination)
+
+
+@app.command()
+def rm(names: Annotated[list[str], typer.Argument(metavar="MODEL...")]) -> None:
+    """Remove models."""
+    from lhama.daemon.cli import models
+
+    models.remove(_client(), names)
+
+
+@app.command()
+def stop(model: Model) -> None:
+    """Unload a model."""
+    from lhama.daemon.cli import models
+
+    models.stop(_client(), model)
+
+
+@app.command()
+def plugins(no_plugins: NoPlugins = None) -> None:
+    """List installed plugins and their devices."""
+    from lhama.daemon.cli import about
+
+    about.plugins(_settings(no_plugins, None))
+
+
+def _settings(no_plugins: list[str] | None, backend: str | None) -> Settings:
+    """The environment's settings, what the flags say on top."""
+    blocked = Settings.from_environment().blocked_plugins
+    return Settings.from_environment(
+        blocked_plugins=(*blocked, *(no_plugins or ())), backend=backend
+    )

@@ -1,0 +1,99 @@
+"""``lhama run``: one question and its answer, or a conversation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lhama.daemon.cli import answer, output
+from lhama.daemon.cli.client import Client, Json, ServerError
+from lhama.daemon.errors import BadRequest, ModelNotFound
+
+THINK = ("true", "false", "low", "medium", "high", "max")
+
+
+@dataclass(slots=True)
+class RunOptions:
+    """How to ask; the slash commands of a conversation change them."""
+
+    keep_alive: str = ""
+    format: str = ""
+    think: bool | str | None = None
+    hide_thinking: bool = False
+    verbose: bool = False
+    history: bool = True
+
+    def request(self) -> Json:
+        """The fields every request carries."""
+        fields: Json = {}
+        if self.keep_alive:
+            # The API takes a bare number for seconds, and a text only with a unit.
+            number = self.keep_alive.lstrip("-").isdigit()
+            fields["keep_alive"] = int(self.keep_alive) if number else self.keep_alive
+        if self.format:
+            fields["format"] = read_format(self.format)
+        if self.think is not None:
+            fields["think"] = self.think
+        return fields
+
+
+def read_think(text: str) -> bool | str | None:
+    """``--think``'s value as the API takes it. Raises ``BadRequest``."""
+    if not text:
+        return None
+    if text not in THINK:
+        raise BadRequest(f"invalid think value: {text!r} (must be one of {', '.join(THINK)})")
+    return text == "true" if text in ("true", "false") else text
+
+
+def read_format(text: str) -> object:
+    """``json``, or a JSON Schema's text. Raises ``BadRequest``."""
+    if text == "json":
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise BadRequest(f"invalid format {text!r}: expected json or a JSON Schema") from None
+
+
+def run(client: Client, model: str, words: Sequence[str], options: RunOptions) -> None:
+    """Answer the prompt made of piped text and ``words``; without either, converse."""
+    details = describe(client, model)
+    piped = "" if sys.stdin.isatty() else sys.stdin.read()
+    prompt = " ".join([*([piped] if piped else []), *words])
+    if "embedding" in (details.get("capabilities") or []):
+        if not prompt:
+            raise BadRequest(f"{model} is an embedding model: give it a text")
+        vectors = client.post("/api/embed", {"model": model, "input": prompt})["embeddings"]
+        output.say(json.dumps(vectors[0]))
+    elif prompt or not sys.stdin.isatty():
+        ask(client, model, prompt, options)
+    else:
+        from lhama.daemon.cli.chat import Chat
+
+        Chat(client, model, options, details).converse()
+
+
+def describe(client: Client, model: str) -> Json:
+    """What ``/api/show`` says. Raises ``ModelNotFound`` with the way out."""
+    try:
+        return client.post("/api/show", {"model": model})
+    except ServerError as error:
+        if error.status != 404:
+            raise
+        raise ModelNotFound(
+            f"{error.message}: 'lhama list' shows what there is, "
+            f"'lhama import {model} FILE.gguf' adds a model"
+        ) from None
+
+
+def ask(client: Client, model: str, prompt: str, options: RunOptions) -> None:
+    """One prompt through ``/api/generate``; the answer goes to standard output."""
+    body = {"model": model, "prompt": prompt, **options.request()}
+    said = answer.show(client.stream("/api/generate", body), hide_thinking=options.hide_thinking)
+    if said.stopped:
+        raise KeyboardInterrupt
+    if options.verbose:
+        output.note("\n" + answer.statistics(said.final))
