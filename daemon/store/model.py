@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lhama.daemon.errors import StoreError
+from lhama.daemon.prompt.capabilities import of_template
+from lhama.daemon.prompt.select import Renderer, select
 from lhama.daemon.store import manifests
 from lhama.daemon.store.configblob import Config
 from lhama.daemon.store.manifests import Manifest
@@ -41,6 +43,8 @@ class StoredModel:
     """As written: unknown names and wrong types included."""
     messages: tuple[Message, ...] = ()
     licenses: tuple[str, ...] = ()
+    go_setting: bool | None = None
+    """``OLLAMA_GO_TEMPLATE``: forces Go template or Jinja."""
     read_header: HeaderReader = field(repr=False, compare=False, kw_only=True)
 
     @property
@@ -117,5 +121,42 @@ class StoredModel:
             return ""
 
     @cached_property
-    def family(self) -> str:
-        return self.config.model_family
+    def template(self) -> str:
+        """The Go template that renders; empty where the GGUF's Jinja template does, or none."""
+        chosen = select(self.go_template, self.chat_template, self.go_setting)
+        return self.go_template if chosen is Renderer.GO else ""
+
+    @cached_property
+    def capabilities(self) -> list[str]:
+        """``completion`` or ``embedding``, and what the templates and projectors add; Ollama's
+        order. Without readable weights, what the rest says."""
+        found = list(self.config.capabilities or ())
+        by_template = of_template(self.go_template, self.chat_template, self.go_setting)
+        in_order = [c for c in ("tools", "insert", "thinking") if c in by_template]
+        if self.chat_template and not self.template:
+            found += in_order
+        try:
+            found += self._of_weights()
+        except StoreError:
+            pass
+        found += in_order
+        if self.config.model_family in ("gptoss", "gpt-oss"):
+            found.append("thinking")
+        return list(dict.fromkeys(found))
+
+    def _of_weights(self) -> list[str]:
+        if self.config.remote_host or not self.is_gguf:
+            return []
+        header = self.header()
+        pools = header.key("pooling_type") in header.metadata
+        found = ["embedding" if pools else "completion"]
+        found += [
+            sense
+            for sense in ("vision", "audio")
+            if header.key(f"{sense}.block_count") in header.metadata
+        ]
+        for projector in self.projector_headers():
+            found.append("vision")
+            if projector.get_bool(projector.key("has_audio_encoder")):
+                found.append("audio")
+        return found

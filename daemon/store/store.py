@@ -44,9 +44,11 @@ class Store:
     Methods block on the disk and may be called from any thread.
     """
 
-    def __init__(self, root: Path, *, prune: bool = True) -> None:
+    def __init__(self, root: Path, *, prune: bool = True, go_template: bool | None = None) -> None:
+        """``prune`` and ``go_template`` are ``OLLAMA_NOPRUNE`` negated and ``OLLAMA_GO_TEMPLATE``."""
         self.root = root.absolute()
         self.prune = prune
+        self.go_template = go_template
         self.blobs = Blobs(self.root)
         self.writable = False
         """Set by ``open``."""
@@ -226,6 +228,7 @@ class Store:
             parameters=self._json(manifest.layers_of(manifests.PARAMS), _Parameters) or {},
             messages=tuple(tools.message(turn) for turn in turns or ()),
             licenses=tuple(map(self._text, manifest.layers_of(manifests.LICENSE))),
+            go_setting=self.go_template,
             read_header=self.header,
         )
 
@@ -258,15 +261,19 @@ class Store:
 
     # --------------------------------------------------------------------------------- writing
 
+    def require_writable(self) -> None:
+        """Raise ``StoreError`` where the store cannot be written."""
+        if not self.writable:
+            raise StoreError(
+                f"the model store {self.root} cannot be written: make it writable, "
+                "or set OLLAMA_MODELS to another folder"
+            )
+
     @contextmanager
     def changing(self, doing: str) -> Iterator[None]:
         """Hold the store for one change. Raises ``StoreError`` where it cannot be written."""
+        self.require_writable()
         with self._lock:
-            if not self.writable:
-                raise StoreError(
-                    f"the model store {self.root} cannot be written: make it writable, "
-                    "or set OLLAMA_MODELS to another folder"
-                )
             try:
                 yield
             except OSError as error:
