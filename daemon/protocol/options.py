@@ -29,7 +29,7 @@ class Options:
 
     num_ctx: int | None = None
     num_batch: int | None = None
-    num_gpu: int = -1
+    num_gpu: int | None = None
     main_gpu: int | None = None
     use_mmap: bool | None = None
     num_thread: int = 0

@@ -1,0 +1,110 @@
+"""Who may call: origins (CORS) and Host names, by Ollama's rules. Pure functions.
+
+Both keep web pages of strangers away from a daemon without passwords: the origin check stops
+scripts on foreign pages, the Host check stops DNS names that were pointed at this machine.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from functools import cache
+
+import psutil
+
+ALLOWED_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
+MAX_AGE = 12 * 3600
+ALLOWED_HEADERS = ",".join(
+    (
+        "Authorization",
+        "Content-Type",
+        "User-Agent",
+        "Accept",
+        "X-Requested-With",
+        "Openai-Beta",
+        *(
+            f"X-Stainless-{name}"
+            for name in (
+                "Arch",
+                "Async",
+                "Custom-Poll-Interval",
+                "Helper-Method",
+                "Lang",
+                "Os",
+                "Package-Version",
+                "Poll-Helper",
+                "Retry-Count",
+                "Runtime",
+                "Runtime-Version",
+                "Timeout",
+            )
+        ),
+    )
+)
+
+_LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
+
+
+def origin_allowed(origin: str, allowed: tuple[str, ...]) -> bool:
+    """Whether an origin is listed; ``*`` in a pattern stands for any text, once."""
+    return any(_matches(origin, pattern) for pattern in allowed)
+
+
+def _matches(origin: str, pattern: str) -> bool:
+    before, star, after = pattern.partition("*")
+    if not star:
+        return origin == pattern
+    long_enough = len(origin) >= len(before) + len(after)
+    return long_enough and origin.startswith(before) and origin.endswith(after)
+
+
+def same_origin(origin: str, host: str) -> bool:
+    return origin in (f"http://{host}", f"https://{host}")
+
+
+def split_host(value: str) -> str:
+    """The host of a ``Host`` header, without port and brackets."""
+    bare = value.strip("[]")
+    if _address(bare) is not None:
+        return bare
+    host, colon, _ = value.rpartition(":")
+    return (host if colon else value).strip("[]")
+
+
+def address_allowed(host: str) -> bool:
+    """Whether the host is an address of this machine or of a private network."""
+    address = _address(host)
+    if address is None:
+        return False
+    local = address.is_loopback or address.is_private or address.is_unspecified
+    return local or host in _own_addresses()
+
+
+def name_allowed(host: str) -> bool:
+    """Whether the host is a name that only local software uses."""
+    lowered = host.lower()
+    if lowered in ("", "localhost", socket.gethostname().lower()):
+        return True
+    return lowered.endswith(_LOCAL_SUFFIXES)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a daemon bound to this host is reached from this machine only."""
+    address = _address(host)
+    return address.is_loopback if address is not None else host.lower() == "localhost"
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+@cache
+def _own_addresses() -> frozenset[str]:
+    return frozenset(
+        address.address.partition("%")[0]
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+    )

@@ -1,0 +1,49 @@
+"""The aiohttp application: the table of routes behind the gate."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from lhama.daemon.web import embeddings, general, inference, library, transfer
+from lhama.daemon.web.middleware import Gate, on_prepare
+from lhama.daemon.web.routes import Table
+from lhama.daemon.web.service import SERVICE, Service
+
+
+def build(service: Service) -> web.Application:
+    """An application that serves ``service``; it starts and stops nothing of it."""
+    # The limit on bodies is the handlers' own: aiohttp would answer in plain text.
+    app = web.Application(client_max_size=0)
+    app[SERVICE] = service
+    app.on_response_prepare.append(on_prepare)
+    app.router.add_route("*", "/{path:.*}", Gate(service.settings, routes()))
+    return app
+
+
+def routes() -> Table:
+    """Every route of the native API."""
+    table = Table()
+    table.add("GET HEAD", "/", general.root)
+    table.add("GET HEAD", "/api/version", general.version)
+    table.add("GET", "/api/status", general.status)
+    table.add("GET HEAD", "/api/tags", library.tags)
+    table.add("GET", "/api/ps", library.ps)
+    table.add("POST", "/api/show", library.show)
+    table.add("POST", "/api/generate", inference.generate)
+    table.add("POST", "/api/chat", inference.chat)
+    table.add("POST", "/api/embed", embeddings.embed)
+    table.add("POST", "/api/embeddings", embeddings.embeddings)
+    table.add("POST", "/api/create", transfer.create)
+    table.add("POST", "/api/copy", library.copy)
+    table.add("DELETE", "/api/delete", library.delete)
+    table.add("HEAD", "/api/blobs/:digest", transfer.blob_exists)
+    table.add("POST", "/api/blobs/:digest", transfer.blob_upload)
+    table.add("POST", "/api/pull", transfer.pull)
+    table.add("POST", "/api/push", transfer.push)
+    table.add("POST", "/api/me", general.me)
+    table.add("POST", "/api/signout", general.sign_out)
+    table.add("DELETE", "/api/user/keys/:key", general.sign_out)
+    table.add("POST", "/api/experimental/web_search", general.web_search)
+    table.add("POST", "/api/experimental/web_fetch", general.web_fetch)
+    table.add("GET", "/api/experimental/model-recommendations", general.recommendations)
+    return table

@@ -1,0 +1,125 @@
+"""What every request passes: redirects, CORS, Host check, the error boundary; in Ollama's order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+from aiohttp import hdrs, web
+
+from lhama.daemon.config import Settings
+from lhama.daemon.errors import LhamaError
+from lhama.daemon.web import access
+from lhama.daemon.web.replies import empty_reply, error_reply, plain_reply, redirect_reply
+from lhama.daemon.web.routes import Handler, Match, Table
+
+log = structlog.get_logger(__name__)
+
+CORS: web.RequestKey[dict[str, str]] = web.RequestKey("cors", dict[str, str])
+_PREFLIGHT_VARY = ("Access-Control-Request-Method", "Access-Control-Request-Headers")
+
+
+class Gate:
+    """Decides whether and how a request is answered, and calls its handler."""
+
+    def __init__(self, settings: Settings, table: Table) -> None:
+        self._settings = settings
+        self._table = table
+        self._check_host = access.is_loopback(settings.host)
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        began = time.perf_counter()
+        match = self._table.match(request.method, request.path)
+        if match.redirect:
+            query = f"?{request.query_string}" if request.query_string else ""
+            return redirect_reply(match.redirect + query, match.status, request.method)
+        reply = self._origin(request, match) or self._host(request, match)
+        if reply is None:
+            reply = await self._answer(request, match)
+        if self._settings.debug or self._settings.log_requests:
+            log.debug(
+                "request",
+                method=request.method,
+                path=request.path,
+                status=reply.status,
+                seconds=round(time.perf_counter() - began, 3),
+            )
+        return reply
+
+    async def _answer(self, request: web.Request, match: Match) -> web.StreamResponse:
+        if match.handler is not None:
+            return await guarded(match.handler, request)
+        if match.status == 405:
+            return _allowing(match, plain_reply("405 method not allowed", status=405))
+        return plain_reply("404 page not found", status=404)
+
+    def _origin(self, request: web.Request, match: Match) -> web.StreamResponse | None:
+        """CORS. ``None`` lets the request pass."""
+        origin = request.headers.get(hdrs.ORIGIN)
+        if not origin or access.same_origin(origin, request.host):
+            return None
+        origins = self._settings.origins
+        if not access.origin_allowed(origin, origins):
+            return _refused(request, match)
+        anyone = "*" in origins
+        headers: dict[str, str] = {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*" if anyone else origin}
+        if request.method != hdrs.METH_OPTIONS:
+            if not anyone:
+                headers[hdrs.VARY] = "Origin"
+            request[CORS] = headers
+            return None
+        reply = _allowing(match, empty_reply(204))
+        reply.headers.update(headers)
+        reply.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = access.ALLOWED_METHODS
+        reply.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = access.ALLOWED_HEADERS
+        reply.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = str(access.MAX_AGE)
+        if not anyone:
+            for name in ("Origin", *_PREFLIGHT_VARY):
+                reply.headers.add(hdrs.VARY, name)
+        return reply
+
+    def _host(self, request: web.Request, match: Match) -> web.StreamResponse | None:
+        """The Host check, where the daemon is bound to loopback. ``None`` lets pass."""
+        if not self._check_host:
+            return None
+        host = access.split_host(request.headers.get(hdrs.HOST, ""))
+        if access.address_allowed(host):
+            return None
+        if not access.name_allowed(host):
+            return _refused(request, match)
+        if request.method == hdrs.METH_OPTIONS:
+            return _allowing(match, empty_reply(204))
+        return None
+
+
+async def guarded(handler: Handler, request: web.Request) -> web.StreamResponse:
+    """Call a handler; an error becomes its JSON reply, anything unforeseen a 500."""
+    try:
+        return await handler(request)
+    except LhamaError as error:
+        return error_reply(error)
+    except (asyncio.CancelledError, ConnectionError):
+        raise
+    except Exception as error:
+        log.exception("request failed", method=request.method, path=request.path)
+        text = f"internal error: {type(error).__name__}: {error}"
+        return error_reply(LhamaError(text))
+
+
+async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
+    """Headers of every reply: CORS where it applies, no server name, no invented content type."""
+    response.headers.pop(hdrs.SERVER, None)
+    if CORS in request:
+        response.headers.update(request[CORS])
+
+
+def _refused(request: web.Request, match: Match) -> web.Response:
+    reply = empty_reply(403)
+    return _allowing(match, reply) if request.method == hdrs.METH_OPTIONS else reply
+
+
+def _allowing(match: Match, reply: web.Response) -> web.Response:
+    if match.allow:
+        reply.headers[hdrs.ALLOW] = match.allow
+    return reply

@@ -1,0 +1,59 @@
+"""Replies with Ollama's exact content types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from lhama.daemon.errors import Busy, LhamaError, RunnerFailed
+from lhama.daemon.protocol import goencode
+from lhama.daemon.protocol.replies import error_body, runner_error_text
+
+JSON = "application/json; charset=utf-8"
+BARE_JSON = "application/json"
+"""Of errors of a stream before its first line, and of progress in one piece."""
+NDJSON = "application/x-ndjson"
+
+
+def json_reply(body: Any, *, status: int = 200, content_type: str = JSON) -> web.Response:
+    """A reply struct (or ready bytes) as JSON, without a newline."""
+    encoded = body if isinstance(body, bytes) else goencode.encode(body)
+    return web.Response(body=encoded, status=status, headers={"Content-Type": content_type})
+
+
+def error_reply(error: LhamaError, *, content_type: str = JSON) -> web.Response:
+    reply = json_reply(
+        error_body(error_text(error)), status=error.status, content_type=content_type
+    )
+    if isinstance(error, Busy):
+        reply.headers["Retry-After"] = "1"
+    return reply
+
+
+def error_text(error: LhamaError) -> str:
+    if isinstance(error, RunnerFailed):
+        return runner_error_text(error.message, error.status, error.kind, error.details)
+    return error.message
+
+
+def plain_reply(text: str, *, status: int) -> web.Response:
+    """Plain text without a charset, as Ollama's router answers."""
+    return web.Response(body=text.encode(), status=status, headers={"Content-Type": "text/plain"})
+
+
+def empty_reply(status: int = 200) -> web.Response:
+    """No body and no content type."""
+    return web.Response(status=status)
+
+
+def redirect_reply(location: str, status: int, method: str) -> web.Response:
+    headers = {"Location": location}
+    if method not in ("GET", "HEAD"):
+        return web.Response(status=status, headers=headers)
+    words = {301: "Moved Permanently", 307: "Temporary Redirect"}[status]
+    href = location.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&#34;")
+    headers["Content-Type"] = "text/html; charset=utf-8"
+    return web.Response(
+        body=f'<a href="{href}">{words}</a>.\n\n'.encode(), status=status, headers=headers
+    )

@@ -1,0 +1,28 @@
+"""What handlers work with, found on the application under one typed key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from aiohttp import web
+
+from lhama.daemon.config import Settings
+from lhama.daemon.scheduler import Scheduler
+from lhama.daemon.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The rooms below the web."""
+
+    settings: Settings
+    store: Store
+    scheduler: Scheduler
+
+
+SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
+
+
+class AnyRequest(msgspec.Struct):
+    """A JSON object of which nothing is read."""
