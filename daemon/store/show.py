@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +14,10 @@ from lhama.daemon.store import goformat
 from lhama.daemon.store.details import Details, ListedDetails, details, listed_details
 from lhama.daemon.store.model import NO_TEMPLATE, StoredModel
 from lhama.plugins import gguf
-from lhama.plugins.gguf import GGUF
+from lhama.plugins.gguf import GGUF, Tensor
 
 _PARAMETER_WIDTH = 30
+_BLOCK = re.compile(r"blk\.(\d{1,9})\.")
 
 
 class ShownMessage(msgspec.Struct):
@@ -99,13 +101,14 @@ def show(
         reply.remote_host, reply.remote_model = config.remote_host, config.remote_model
         reply.model_info = _remote_info(model)
     else:
-        header = _header(model, model.header(), verbose)
+        header = _header(model.header(), verbose)
         if not model.template and model.chat_template:
             reply.template = model.chat_template
         reply.model_info = _info(header, verbose)
-        reply.tensors = [ShownTensor(t.name, t.type_name, t.shape) for t in header.tensors.values()]
+        tensors = sorted(header.tensors.values(), key=_tensor_order)
+        reply.tensors = [ShownTensor(t.name, t.type_name, t.shape) for t in tensors]
         if projectors := model.projector_headers():
-            reply.projector_info = _info(_header(model, projectors[0], verbose), verbose)
+            reply.projector_info = _info(_header(projectors[0], verbose), verbose)
     if basename:
         reply.model_info = dict(sorted({**reply.model_info, "general.basename": basename}.items()))
     return reply
@@ -129,7 +132,14 @@ def tags_entry(model: StoredModel) -> TagsEntry:
 # --------------------------------------------------------------------------------- model_info
 
 
-def _header(model: StoredModel, header: GGUF, verbose: bool) -> GGUF:
+def _tensor_order(tensor: Tensor) -> tuple[int, str]:
+    """llama.cpp's: what belongs to no block, then block by block, each by name. Ollama has files
+    rewritten in this order when it makes a model of them."""
+    block = _BLOCK.match(tensor.name)
+    return (int(block.group(1)) if block else -1), tensor.name
+
+
+def _header(header: GGUF, verbose: bool) -> GGUF:
     """The vocabulary is read when it is asked for and not kept."""
     return gguf.read(header.path, vocabulary=True) if verbose else header
 
@@ -163,7 +173,8 @@ def _number(value: float, kind: str) -> Any:
     if not math.isfinite(value):
         return None
     if kind == "f32":
-        return msgspec.Raw(bytes(goencode.float32_list([value]))[1:-1])
+        # Its fewest digits as a float64: Go's limit of 1e-6 counts in float32 here.
+        value = float(bytes(goencode.float32_list([value]))[1:-1])
     return goencode.raw_float(value)
 
 
