@@ -140,14 +140,15 @@ def _cut_after_response(text: str) -> str:
         place, _ = _action_end(source, action.pipeline.end)
         blocks = (ast.IfNode, ast.WithNode, ast.RangeNode, ast.BlockNode)
         ends = b"{{ end }}" * sum(isinstance(n, blocks) for n in ancestors)
-        return (source[:place] + ends + _definitions(text)).decode()
+        return (source[:place] + ends + _definitions_after(text, place)).decode()
     return text
 
 
-def _definitions(text: str) -> bytes:
-    """The definitions of ``text``, which an action before the cut may call."""
+def _definitions_after(text: str, place: int) -> bytes:
+    """The definitions behind ``place``, which an action before it may call."""
     source = text.encode()
-    return b"".join(source[node.start : node.end] for node in goparse.parse(text).definitions)
+    heads = ((d, _DEFINE.match(source, d.start)) for d in goparse.parse(text).definitions)
+    return b"".join(source[d.start : d.end] for d, head in heads if head and d.start >= place)
 
 
 def _inside_action(node: Any) -> bool:
