@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from gotpl.parse import nodes as ast
@@ -22,6 +23,7 @@ class Tags(NamedTuple):
 THINK = Tags("<think>", "</think>")
 
 
+@lru_cache(maxsize=64)
 def tags_of_go(text: str) -> Tags | None:
     """The texts around ``.Thinking`` inside ``range .Messages``, if the template has both."""
     opening = closing = ""
@@ -47,6 +49,7 @@ def _over_messages(loop: ast.RangeNode) -> bool:
     )
 
 
+@lru_cache(maxsize=64)
 def tags_of_jinja(text: str) -> Tags | None:
     """``<think>`` tags, if the template writes them or takes them out of earlier answers."""
     if THINK.close not in text:

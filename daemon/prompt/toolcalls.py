@@ -7,6 +7,7 @@ import random
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from gotpl.parse import nodes as ast
@@ -29,6 +30,7 @@ _ID_LETTERS = string.ascii_lowercase + string.digits
 _ID_LENGTH = 8
 
 
+@lru_cache(maxsize=64)
 def tag_of_go(text: str) -> str:
     """What opens a call: the first text inside ``if .ToolCalls``, up to its ``{``."""
     for node, _ in goparse.walk(goparse.parse(text).root):
