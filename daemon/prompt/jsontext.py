@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -48,14 +49,8 @@ def _number(value: float) -> str:
     if value == 0:
         return "-0" if math.copysign(1, value) < 0 else "0"
     if 1e-6 <= abs(value) < 1e21:
-        text = format(_decimal(value), "f")
+        text = format(Decimal(repr(value)), "f")
         return text.rstrip("0").rstrip(".") if "." in text else text
     mantissa, _, exponent = repr(value).partition("e")
     digits = exponent.lstrip("+-").lstrip("0")
     return f"{mantissa.removesuffix('.0')}e{'-' if exponent.startswith('-') else '+'}{digits}"
-
-
-def _decimal(value: float) -> Any:
-    from decimal import Decimal
-
-    return Decimal(repr(value))
