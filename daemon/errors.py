@@ -73,7 +73,12 @@ class RunnerFailed(LhamaError):
     """
 
     def __init__(
-        self, message: str, *, status: int = 500, kind: str = "", details: dict[str, int] | None = None
+        self,
+        message: str,
+        *,
+        status: int = 500,
+        kind: str = "",
+        details: dict[str, int] | None = None,
     ) -> None:
         super().__init__(message, status=status)
         self.kind = kind
