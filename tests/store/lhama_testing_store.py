@@ -1,0 +1,55 @@
+"""What the store's tests share: making models, and recordings in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lhama_testing_golden import Recording
+from lhama_testing_golden import recordings as parameters
+
+from lhama.daemon.protocol.types import CreateRequest
+from lhama.daemon.store import Store, create
+from lhama.plugins import gguf
+
+RECORDED_SMOLLM2 = "941f309b54caaad6747569ba43712bcde44a2be3bae16c3282ff499c37c54af5"
+"""Ollama rewrites this GGUF when it makes a model of it …"""
+OUR_SMOLLM2 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""… which lhama keeps as it is."""
+
+
+def recordings(*groups: str) -> list[Recording]:
+    """Exchanges of these groups in the order in which they were made; skips without them."""
+    found = [parameter.values[0] for parameter in parameters(*groups)]
+    if found == [None]:
+        pytest.skip("no recordings beside this checkout")
+    return found
+
+
+def recording(name: str) -> Recording:
+    return next(r for r in recordings(name.split("_")[0]) if r.name == name)
+
+
+def run(store: Store, request: CreateRequest) -> list[create.Progress]:
+    """A create from beginning to end."""
+
+    async def lines() -> list[create.Progress]:
+        return [progress async for progress in create.create(store, request)]
+
+    return asyncio.run(lines())
+
+
+def make(store: Store, **fields: Any) -> list[str]:
+    """Make a model and return the lines. ``from`` is spelled ``from_``."""
+    return [progress.status for progress in run(store, CreateRequest(**fields))]
+
+
+def tiny_gguf(path: Path, **metadata: Any) -> bytes:
+    """A valid GGUF of some hundred bytes; dots in keys are spelled ``__``."""
+    keys = {"general.architecture": "test", "test.context_length": 64}
+    keys.update({key.replace("__", "."): value for key, value in metadata.items()})
+    gguf.write(path, keys, {"t": ((4,), "F32", struct.pack("<4f", 1, 2, 3, 4))})
+    return path.read_bytes()
