@@ -94,7 +94,7 @@ class Service:
                 kind="invalid_request_error",
             )
         context = self._without_bos(built.tokens) if request.want_context else None
-        parser = OutputParser(request.prompt, built.text)
+        parser = OutputParser(request.prompt, built.text, self._facts.jinja)
         answer = Answer(request.id, self._tokenizer, request.stop, parser, context)
         grammar = self._grammars.matcher(request.grammar) if request.grammar else None
         if grammar is not None and not self._engine.limits.late_mask:

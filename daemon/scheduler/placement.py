@@ -19,9 +19,6 @@ GPU_SLOTS = (32, 16, 8, 4, 2, 1)
 SHARE = 0.8
 """A further model may take this share of the memory that is free; else something is evicted."""
 
-SMALLEST_CONTEXT = 256
-"""llama-server runs no smaller context, whatever is asked for (and clients' recordings show it)."""
-
 CONTEXT_TIERS = ((47 * GIB, 262_144), (23 * GIB, 32_768))
 """Accelerator memory from which on Ollama's default context grows; below, 4096."""
 

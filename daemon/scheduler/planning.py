@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import LoadError
+from lhama.daemon.prompt.fit import real_context
 from lhama.daemon.scheduler.placement import (
-    SMALLEST_CONTEXT,
     LoadRequest,
     choose_slots,
     default_context,
@@ -61,7 +61,7 @@ class Planner:
         def options(slots: int) -> LoadOptions:
             return LoadOptions(
                 slots=1 if request.embedding else slots,
-                context=max(num_ctx, min(SMALLEST_CONTEXT, trained)),
+                context=min(real_context(num_ctx), max(trained, num_ctx)),
                 batch=request.num_batch or 512,
                 gpu_layers=-1 if request.num_gpu is None else request.num_gpu,
                 main_gpu=request.main_gpu or 0,
