@@ -215,12 +215,16 @@ class Assembly:
 
     # -------------------------------------------------------------------------------- the end
 
-    def publish(self, name: ModelName) -> None:
-        """Write config and manifest: from here on the model is there. Raises ``StoreError``."""
+    def publish(self, name: ModelName) -> frozenset[Digest]:
+        """Write config and manifest: from here on the model is there.
+
+        Returns the blobs of the model it replaced. Raises ``StoreError``.
+        """
         data = configblob.encode(self._config)
         digest, _ = self._write(data)
         config = Layer(manifests.CONFIG, digest, len(data))
-        self._store.write_manifest(name, Manifest(config, tuple(la for la, _ in self._layers)))
+        manifest = Manifest(config, tuple(layer for layer, _ in self._layers))
+        return self._store.write_manifest(name, manifest)
 
     # --------------------------------------------------------------------------------- layers
 

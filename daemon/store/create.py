@@ -72,8 +72,9 @@ async def create(store: Store, request: CreateRequest) -> AsyncIterator[Progress
         for status in model.statuses:
             yield Progress(status)
         yield Progress("writing manifest")
-        await asyncio.to_thread(model.publish, name)
-        yield Progress("success")
+        replaced = await asyncio.to_thread(model.publish, name)
+    await asyncio.to_thread(store.remove_unused, replaced)
+    yield Progress("success")
 
 
 def _is_relative(path: str) -> bool:

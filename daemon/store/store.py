@@ -298,10 +298,10 @@ class Store:
                 self._pins.subtract(held)
                 self._pins += Counter()  # drops the zeros
 
-    def write_manifest(self, name: ModelName, manifest: Manifest) -> None:
+    def write_manifest(self, name: ModelName, manifest: Manifest) -> frozenset[Digest]:
         """Make a model appear, or replace one, in one step: all its blobs must be there.
 
-        Blobs that only the replaced manifest named are removed. Raises ``StoreError``.
+        Returns the blobs of the model it replaced, for ``remove_unused``. Raises ``StoreError``.
         """
         with self.changing(f"writing the manifest of {name.short}"):
             for layer in manifest.all_layers:
@@ -310,8 +310,13 @@ class Store:
             name = self.resolve(name)
             old = self._readable(name)
             self._put(name, manifests.encode(manifest))
-            if old is not None and self.prune:
-                self._remove_unused(old.digests)
+            return old.digests if old else frozenset()
+
+    def remove_unused(self, replaced: Iterable[Digest]) -> None:
+        """Remove those of the blobs that no model names now, unless pruning is off."""
+        if self.prune and replaced:
+            with self.changing("removing unused blobs"):
+                self._remove_unused(replaced)
 
     def copy(self, source: ModelName, target: ModelName) -> None:
         """Give a model a second name; blobs are shared. Onto itself it does nothing.
