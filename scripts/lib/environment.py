@@ -143,7 +143,7 @@ def _pip_install(arguments: list[str]) -> None:
 
 
 _ACTIVITIES = (
-    (re.compile(r"^\s*\[(\d+/\d+)\] Building"), "compiling llama.cpp {}"),
+    (re.compile(r"^\s*\[(\d+/\d+)\] "), "compiling llama.cpp {}"),
     (re.compile(r"^\s*Building wheel for ([\w.-]+)"), "building {}"),
     (re.compile(r"^\s*Building editable for ([\w.-]+)"), "building {}"),
     (re.compile(r"^Collecting ([\w.-]+)"), "finding {}"),
