@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import structlog
 from aiohttp import web
@@ -46,9 +46,8 @@ async def serve(settings: Settings, ready: Callable[[Settings], None] | None = N
     Raises ``LhamaError`` where the daemon cannot start: port taken, store locked …
     """
     logs.configure(settings)
-    bound = listener.bind(settings)
-    settings = dataclasses.replace(settings, port=bound.getsockname()[1])
-    with _signals() as stop:
+    with closing(listener.bind(settings)) as bound, _signals() as stop:
+        settings = dataclasses.replace(settings, port=bound.getsockname()[1])
         server = await start(settings, bound)
         try:
             _announce(settings)
@@ -75,7 +74,6 @@ async def start(settings: Settings, bound: socket.socket) -> web.AppRunner:
         await server.setup()
         await web.SockSite(server, bound, backlog=BACKLOG).start()
     except BaseException:
-        bound.close()
         await server.cleanup()
         raise
     return server

@@ -33,7 +33,7 @@ class Recording:
 
 def recordings(*groups: str, where: Callable[[Recording], bool] | None = None) -> list[Any]:
     """The recordings of some groups as pytest parameters; one skipped parameter without them."""
-    found = [r for r in _all() if r.group in groups and (where is None or where(r))]
+    found = [r for r in all_recordings() if r.group in groups and (where is None or where(r))]
     if not found:
         reason = f"no recordings in {FOLDER}"
         return [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))]
@@ -41,7 +41,8 @@ def recordings(*groups: str, where: Callable[[Recording], bool] | None = None) -
 
 
 @cache
-def _all() -> tuple[Recording, ...]:
+def all_recordings() -> tuple[Recording, ...]:
+    """Every recording, in the order in which they were made."""
     exchanges = [json.loads(file.read_text()) for file in FOLDER.glob("*.json")]
     return tuple(_read(e) for e in sorted(exchanges, key=lambda e: int(e["seq"])))
 

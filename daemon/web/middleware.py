@@ -28,7 +28,8 @@ class Gate:
         self._table = table
         self._check_host = access.is_loopback(settings.host)
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """aiohttp's handler of every request."""
         began = time.perf_counter()
         match = self._table.match(request.method, request.path)
         if match.redirect:

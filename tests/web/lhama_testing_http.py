@@ -80,10 +80,10 @@ def _unchunked(body: bytes) -> bytes:
 async def serving(models: Path, **flags: Any) -> AsyncIterator[Server]:
     """The application as ``serve`` runs it, without its signals."""
     settings = Settings(models=models, host="127.0.0.1", port=0, **flags)
-    bound = listener.bind(settings)
-    settings = dataclasses.replace(settings, port=bound.getsockname()[1])
-    runner = await app.start(settings, bound)
-    try:
-        yield Server(settings)
-    finally:
-        await runner.cleanup()
+    with contextlib.closing(listener.bind(settings)) as bound:
+        settings = dataclasses.replace(settings, port=bound.getsockname()[1])
+        runner = await app.start(settings, bound)
+        try:
+            yield Server(settings)
+        finally:
+            await runner.cleanup()
