@@ -84,7 +84,7 @@ class Settings:
     backend: str = ""
     """Force this backend; empty: the best one that supports the model."""
     blocked_plugins: tuple[str, ...] = ()
-    block_all_plugins: bool = False
+    """Plugins that are not loaded; ``*``: all that do not come with lhama."""
     log_format: str = "console"
     """``console`` or ``json``."""
     report_version: str = COMPATIBLE_VERSION
@@ -129,8 +129,7 @@ class Settings:
             "remotes": tuple(_commas(read.text("OLLAMA_REMOTES"))) or ("ollama.com",),
             "pipeline": read.text("LHAMA_PIPELINE").lower() not in ("off", "0", "false", "no"),
             "backend": read.text("LHAMA_BACKEND"),
-            "blocked_plugins": tuple(n for n in blocked if n not in ("all", "1", "*")),
-            "block_all_plugins": any(n in ("all", "1", "*") for n in blocked),
+            "blocked_plugins": tuple("*" if n in ("all", "1") else n for n in blocked),
             "log_format": read.choice("LHAMA_LOG_FORMAT", ("console", "json")),
             "report_version": read.text("LHAMA_REPORT_VERSION") or COMPATIBLE_VERSION,
             "shutdown_grace": read.duration("LHAMA_SHUTDOWN_GRACE", 30 * SECOND),

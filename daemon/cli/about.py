@@ -8,7 +8,7 @@ from lhama.daemon.cli import output
 from lhama.daemon.cli.client import Client
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import LhamaError
-from lhama.plugins.manager import BLOCK_ALL, discover
+from lhama.plugins.manager import discover
 from lhama.plugins.registry import PluginReport, Registry, probe
 
 
@@ -23,8 +23,7 @@ def version(client: Client) -> None:
 
 def plugins(settings: Settings) -> None:
     """One line for each backend of each plugin, then the reasons of what does not work."""
-    blocked = {*settings.blocked_plugins, *([BLOCK_ALL] if settings.block_all_plugins else [])}
-    registry = discover(blocked)
+    registry = discover(settings.blocked_plugins)
     rows, problems = [], []
     for report in registry.reports:
         if report.error:

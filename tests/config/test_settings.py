@@ -114,5 +114,4 @@ def test_flags_win_over_the_environment() -> None:
 def test_plugins_can_be_left_out() -> None:
     some = Settings.from_environment({"LHAMA_NO_PLUGINS": "pytorch, other"})
     assert some.blocked_plugins == ("pytorch", "other")
-    assert not some.block_all_plugins
-    assert Settings.from_environment({"LHAMA_NO_PLUGINS": "all"}).block_all_plugins
+    assert Settings.from_environment({"LHAMA_NO_PLUGINS": "all"}).blocked_plugins == ("*",)
