@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,10 +9,9 @@ import msgspec
 
 from lhama.daemon.errors import BadRequest, Forbidden, LhamaError, StoreError
 from lhama.daemon.prompt import autodetect, goparse
-from lhama.daemon.protocol import goencode, tools
 from lhama.daemon.protocol.source import split_source
-from lhama.daemon.protocol.types import CreateRequest, Message
-from lhama.daemon.store import configblob, manifests, overrides
+from lhama.daemon.protocol.types import CreateRequest
+from lhama.daemon.store import blobtexts, configblob, manifests, overrides
 from lhama.daemon.store.configblob import Config
 from lhama.daemon.store.digests import Digest
 from lhama.daemon.store.manifests import Layer, Manifest
@@ -112,7 +110,7 @@ class Assembly:
             self._add_text(manifests.TEMPLATE, detected.template.encode())
             self._layers[-1] = self._layers[-1][0], f"using autodetected template {detected.name}"
             if detected.parameters:
-                self._add_text(manifests.PARAMS, _json(detected.parameters))
+                self._add_text(manifests.PARAMS, blobtexts.parameters(detected.parameters))
 
     def check_adapters(self, adapters: Mapping[str, str] | None) -> Iterable[str]:
         """The adapters' paths. Raises ``BadRequest`` for more than one, and for other formats."""
@@ -148,11 +146,11 @@ class Assembly:
             self._replace(manifests.TEMPLATE, request.template.encode())
         if request.system:
             self._replace(manifests.SYSTEM, request.system.encode())
-        for license_text in _licenses(request.license):
-            self._add_text(manifests.LICENSE, license_text.encode())
+        for text in blobtexts.licenses(request.license):
+            self._add_text(manifests.LICENSE, text)
         self._set_parameters(parameters)
         if request.messages:
-            self._replace(manifests.MESSAGES, _json([_message(m) for m in request.messages]))
+            self._replace(manifests.MESSAGES, blobtexts.messages(request.messages))
         self.statuses = [status for _, status in self._layers]
 
     def _check_quantization(self, kind: str) -> None:
@@ -211,7 +209,7 @@ class Assembly:
                     raise StoreError(f"blob {layer.digest} is corrupt: {error}") from None
                 given = {**(inherited or {}), **given}
         if given:
-            self._replace(manifests.PARAMS, _json(given))
+            self._replace(manifests.PARAMS, blobtexts.parameters(given))
 
     # -------------------------------------------------------------------------------- the end
 
@@ -294,52 +292,3 @@ def _role(header: GGUF) -> str:
     if kind in ("projector", "mmproj") or vision_only or (clip and encoders):
         return manifests.PROJECTOR
     return manifests.MODEL
-
-
-def _licenses(given: Any) -> list[str]:
-    """Texts of ``license``: one, or a list. Raises Ollama's error for another type."""
-    if given is None:
-        return []
-    if isinstance(given, str):
-        return [given] if given else []
-    if not isinstance(given, list):
-        raise LhamaError(f"json: cannot unmarshal {_kind(given)} into Go value of type []string")
-    for item in given:
-        if item is not None and not isinstance(item, str):
-            raise LhamaError(f"json: cannot unmarshal {_kind(item)} into Go value of type string")
-    return [item or "" for item in given]
-
-
-def _kind(value: Any) -> str:
-    names = {bool: "bool", dict: "object", list: "array", str: "string"}
-    return names.get(type(value), "number")
-
-
-def _json(value: Any) -> bytes:
-    """A blob's JSON: as Go's encoder writes it, a newline behind it."""
-    if isinstance(value, dict):
-        return goencode.encode_any(value) + b"\n"
-    return goencode.encode_any(value, sort_keys=False) + b"\n"
-
-
-def _message(turn: Message) -> dict[str, Any]:
-    """A message in Ollama's key order, empty keys left out behind the first two."""
-    message = tools.message(turn)
-    rest = {
-        "thinking": message.thinking,
-        "images": [base64.b64encode(image).decode() for image in message.images],
-        "tool_calls": [
-            {
-                **({"id": call.id} if call.id else {}),
-                "function": {"index": call.index, "name": call.name, "arguments": call.arguments},
-            }
-            for call in message.tool_calls
-        ],
-        "tool_name": message.tool_name,
-        "tool_call_id": message.tool_call_id,
-    }
-    return {
-        "role": message.role,
-        "content": message.content,
-        **{key: value for key, value in rest.items() if value},
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 
@@ -41,7 +41,7 @@ def check(request: CreateRequest) -> ModelName:
     return ModelName.parse(request.model or request.name)
 
 
-async def create(store: Store, request: CreateRequest) -> AsyncIterator[Progress]:
+async def create(store: Store, request: CreateRequest) -> AsyncGenerator[Progress, None]:
     """Make a model step by step; it is there when the last line, ``success``, is.
 
     Nothing is listed before, whatever happens. Raises ``LhamaError``s with the status Ollama

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import msgspec
 import structlog
-from filelock import FileLock, Timeout
 
 from lhama.daemon.errors import InvalidName, ModelNotFound, StoreError
 from lhama.daemon.protocol import tools
@@ -21,17 +20,14 @@ from lhama.daemon.protocol.types import Message
 from lhama.daemon.store import configblob, files, manifests
 from lhama.daemon.store.blobs import Blobs
 from lhama.daemon.store.digests import Digest
+from lhama.daemon.store.headers import HeaderCache
 from lhama.daemon.store.manifests import Layer, Manifest
 from lhama.daemon.store.model import StoredModel
 from lhama.daemon.store.names import ModelName
-from lhama.plugins import gguf
+from lhama.daemon.store.ownership import Ownership
 from lhama.plugins.gguf import GGUF
 
 log = structlog.get_logger(__name__)
-
-LOCK_FILE: Final = ".lhama.lock"
-OWNER_FILE: Final = ".lhama.pid"
-_MAX_HEADERS: Final = 64
 
 T = TypeVar("T")
 _Parameters: TypeAlias = dict[str, Any]
@@ -56,8 +52,8 @@ class Store:
         self._lock = threading.RLock()
         """Held while manifests change and while blobs without one are removed."""
         self._pins: Counter[Digest] = Counter()
-        self._headers: OrderedDict[tuple[str, int, int], GGUF] = OrderedDict()
-        self._process_lock = FileLock(self.root / LOCK_FILE, timeout=0, thread_local=False)
+        self._headers = HeaderCache()
+        self._ownership = Ownership(self.root)
 
     # -------------------------------------------------------------------------------- lifetime
 
@@ -70,29 +66,17 @@ class Store:
         try:
             files.make_folders(self.blobs.folder)
             files.make_folders(self._manifests)
-            self._process_lock.acquire()
-        except Timeout:
-            raise StoreError(
-                f"the model store {self.root} is in use by another lhama{self._owner()}: "
-                "stop that one, or set OLLAMA_MODELS to another folder"
-            ) from None
-        except OSError as error:
-            if not self._manifests.is_dir():
-                raise files.failure(error, "opening it", self.root) from error
-            log.warning("model store opened read-only", root=str(self.root), reason=str(error))
-            return
-        self.writable = True
-        try:
-            (self.root / OWNER_FILE).write_text(f"{os.getpid()}\n")
+            self._ownership.take()
+            self.writable = True
             self._tidy()
         except OSError as error:
             self.writable = False
+            if not self._manifests.is_dir():
+                raise files.failure(error, "opening it", self.root) from error
             log.warning("model store opened read-only", root=str(self.root), reason=str(error))
 
     def close(self) -> None:
-        if self._process_lock.is_locked:
-            (self.root / OWNER_FILE).unlink(missing_ok=True)
-            self._process_lock.release()
+        self._ownership.give_up()
         self.writable = False
 
     def __enter__(self) -> Self:
@@ -106,12 +90,6 @@ class Store:
         tb: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _owner(self) -> str:
-        try:
-            return f" (pid {int((self.root / OWNER_FILE).read_text())})"
-        except (OSError, ValueError):
-            return ""
 
     def _tidy(self) -> None:
         """What start-up does: finish renames of old versions, drop leftovers and orphans."""
@@ -246,18 +224,7 @@ class Store:
 
     def header(self, path: Path) -> GGUF:
         """A GGUF file's header, cached while the file does not change."""
-        status = path.stat()
-        key = (str(path), status.st_mtime_ns, status.st_size)
-        with self._lock:
-            if key in self._headers:
-                self._headers.move_to_end(key)
-                return self._headers[key]
-        header = gguf.read(path)
-        with self._lock:
-            self._headers[key] = header
-            while len(self._headers) > _MAX_HEADERS:
-                self._headers.popitem(last=False)
-        return header
+        return self._headers.read(path)
 
     # --------------------------------------------------------------------------------- writing
 

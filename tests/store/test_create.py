@@ -334,7 +334,7 @@ async def test_an_abandoned_create_is_not_listed(store: Store, tiny: str) -> Non
     async for progress in lines:
         if progress.status == "writing manifest":
             break
-    await lines.aclose()  # type: ignore[attr-defined]
+    await lines.aclose()
     assert await asyncio.to_thread(store.list) == []
     assert not store._pins
 
