@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 IDLE_TIMEOUT = 75.0
 """Seconds a connection may take for a request's headers, and stay silent between requests."""
 
+LINGER = 10.0
+"""Seconds in which the rest of a refused body is read and dropped, so that the client reads on."""
+
 BACKLOG = 1024
 
 
@@ -67,6 +70,7 @@ async def start(settings: Settings, bound: socket.socket) -> web.AppRunner:
         access_log=None,
         handler_cancellation=True,  # a client that goes takes its generation with it
         keepalive_timeout=IDLE_TIMEOUT,
+        lingering_time=LINGER,
         auto_decompress=False,  # Ollama does not either, and a small body may be a bomb
         shutdown_timeout=settings.shutdown_grace / 1e9,
     )

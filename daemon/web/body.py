@@ -29,8 +29,9 @@ class BodyStalled(LhamaError):
     status = 408
 
 
-async def read_json(request: web.Request, into: type[T], *, limit: int = MAX_JSON) -> T:
+async def read_json(request: web.Request, into: type[T]) -> T:
     """The body as a request struct, whatever its content type. Raises ``LhamaError``s."""
+    limit = MAX_JSON
     length = request.content_length
     if length is not None and length > limit:
         raise _too_large(limit)
