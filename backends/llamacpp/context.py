@@ -20,12 +20,16 @@ _PROBLEMS: Final = {
 
 
 class Context:
-    """Decodes batches and edits the KV cache of one model."""
+    """Decodes batches and edits the KV cache of one model.
 
-    def __init__(self, pointer: Any, vocab: int, slots: int) -> None:
+    ``unified``: one buffer holds all sequences' cells; else each sequence has a buffer of its own.
+    """
+
+    def __init__(self, pointer: Any, vocab: int, slots: int, unified: bool) -> None:
         self._pointer = pointer
         self._memory = L.llama_get_memory(pointer)  # None: an encoder, which keeps nothing
         self._vocab = vocab
+        self._unified = unified
         self._shared = [0] * slots
         """Below this position a slot's cells may belong to another slot, too."""
         self._logits_at = 0
@@ -43,10 +47,12 @@ class Context:
                 self._shared[slot] = min(self._shared[slot], length)
             case Copy(source, target, length) if source == target:
                 self.apply(Trim(source, length))
+            case Copy(source, target, length) if not self._unified:
+                L.llama_memory_seq_cp(self._memory, source, target, -1, -1)  # all or nothing
+                self._remove(target, length, -1)
             case Copy(source, target, length):
                 self._remove(target, 0, -1)
-                if length:
-                    L.llama_memory_seq_cp(self._memory, source, target, 0, length)
+                L.llama_memory_seq_cp(self._memory, source, target, 0, length)
                 self._shared[target] = length
                 self._shared[source] = max(self._shared[source], length)
             case Shift(slot, keep, discard):

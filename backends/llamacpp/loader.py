@@ -50,7 +50,7 @@ def load(
     _check_memory(needed)
     model_pointer = _open(model, options, layers, progress)
     try:
-        context_pointer = _make_context(model_pointer, options, needed)
+        context_pointer = _make_context(model_pointer, options, layers > 0, needed)
         try:
             _add_adapters(model_pointer, context_pointer, model.adapters)
             return _engine(model_pointer, context_pointer, options, layers, needed, accelerators)
@@ -90,17 +90,22 @@ def _open(model: ModelFiles, options: LoadOptions, layers: int, progress: Progre
     return pointer
 
 
-def _make_context(model: Any, options: LoadOptions, needed: MemoryEstimate) -> Any:
+def _make_context(model: Any, options: LoadOptions, offloaded: bool, needed: MemoryEstimate) -> Any:
     batch = memory.batch_tokens(options)
     params = L.llama_context_default_params()
     params.n_ctx = max(memory.context_tokens(options), batch)
-    params.n_batch = params.n_ubatch = batch
+    params.n_batch = batch
+    params.n_ubatch = memory.ubatch_tokens(options, offloaded)
     params.n_threads = params.n_threads_batch = options.threads or devices.physical_cores()
     params.type_k = params.type_v = _KV_TYPES[options.kv_type]
-    params.kv_unified = True  # one buffer for all: copying a prefix is bookkeeping only
+    # One buffer for all sequences makes copying a prefix mere bookkeeping and keeps a mixed step in
+    # one piece. On the processor each has its own, as its sums must not depend on where its
+    # cells lie among the others'.
+    params.kv_unified = offloaded or options.embedding
     params.swa_full = True  # a cache of the window alone could not be trimmed back
-    if options.flash_attention is not None:
-        params.flash_attn_type = int(options.flash_attention)
+    fused = memory.flash_attention(options, offloaded)
+    if fused is not None:
+        params.flash_attn_type = int(fused)
     if options.embedding:
         params.embeddings = True
         params.n_seq_max = memory.EMBEDDING_SEQUENCES
@@ -156,7 +161,8 @@ def _engine(
     accelerators: list[Device],
 ) -> LlamaCppEngine:
     tokenizer = LlamaTokenizer(L.llama_model_get_vocab(model))
-    context = Context(pointer, tokenizer.vocab, options.slots)
+    unified = layers > 0 or options.embedding
+    context = Context(pointer, tokenizer.vocab, options.slots, unified)
     features = set[str]()
     if options.embedding:
         features.add("embed")

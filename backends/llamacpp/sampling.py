@@ -206,10 +206,10 @@ def top(row: Logits, count: int) -> Ids:
     groups = len(row) // _STRIDE
     if count > groups:
         return np.argsort(-row, kind="stable")[:count]
-    body = row[: groups * _STRIDE].reshape(_STRIDE, groups)
-    maxima = body.max(axis=0)
+    body, rest = row[: groups * _STRIDE], row[groups * _STRIDE :]
+    maxima = body.reshape(_STRIDE, groups).max(axis=0)
     bound = np.partition(maxima, groups - count)[groups - count]
-    if math.isnan(maxima.max()):
+    if math.isnan(maxima.max()) or np.isnan(rest).any():
         return np.flatnonzero(np.isnan(row))[:1]
     found = np.flatnonzero(row >= bound)
     order = np.argsort(-row[found], kind="stable")[:count]

@@ -1,0 +1,191 @@
+"""Sampling against llama.cpp's whole chain and against the formulas written out."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+pytest.importorskip("llama_cpp")
+
+from lhama.backends.llamacpp.library import L, np
+from lhama.backends.llamacpp.sampling import (
+    Penalties,
+    RowError,
+    Sampler,
+    logprobs,
+    top,
+)
+from lhama.plugins.backend import Sampling
+
+VOCAB = 20_003  # no multiple of anything
+
+
+def row(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 3, VOCAB).astype(np.float32)
+
+
+def whole_chain(
+    sampling: Sampling, history: Sequence[int], rows: Sequence[np.ndarray]
+) -> list[int]:
+    """llama-server's chain over every token of the vocabulary."""
+    chain = L.llama_sampler_chain_init(L.llama_sampler_chain_default_params())
+    for stage in (
+        L.llama_sampler_init_penalties(
+            VOCAB,
+            sampling.repeat_last_n,
+            sampling.repeat_penalty,
+            sampling.frequency_penalty,
+            sampling.presence_penalty,
+        ),
+        L.llama_sampler_init_top_k(sampling.top_k),
+        L.llama_sampler_init_typical(sampling.typical_p, 0),
+        L.llama_sampler_init_top_p(sampling.top_p, 0),
+        L.llama_sampler_init_min_p(sampling.min_p, 0),
+        L.llama_sampler_init_temp_ext(sampling.temperature, 0.0, 1.0),
+        L.llama_sampler_init_dist(sampling.seed),
+    ):
+        L.llama_sampler_chain_add(chain, stage)
+    for token in history:
+        L.llama_sampler_accept(chain, token)
+    tokens = []
+    data = (L.llama_token_data * VOCAB)()
+    for logits in rows:
+        view = np.ctypeslib.as_array(data)
+        view["id"], view["logit"], view["p"] = np.arange(VOCAB), logits, 0
+        array = L.llama_token_data_array(
+            data=ctypes.cast(data, L.llama_token_data_p), size=VOCAB, selected=-1, sorted=False
+        )
+        L.llama_sampler_apply(chain, ctypes.byref(array))
+        tokens.append(array.data[array.selected].id)
+        L.llama_sampler_accept(chain, tokens[-1])
+    L.llama_sampler_free(chain)
+    return tokens
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(seed=7),
+        Sampling(temperature=1.5, top_k=5, top_p=1.0, seed=8),
+        Sampling(temperature=0.0, seed=9),
+        Sampling(temperature=0.0, repeat_penalty=1.4, seed=9),
+        Sampling(temperature=1.0, top_k=0, top_p=0.5, seed=10),
+        Sampling(temperature=2.0, top_k=0, top_p=1.0, seed=11),
+        Sampling(temperature=0.9, top_k=60, top_p=0.97, min_p=0.05, typical_p=0.8, seed=12),
+        Sampling(temperature=0.0, typical_p=0.3, seed=13),
+        Sampling(temperature=1.3, top_k=1000, top_p=0.99, seed=14),
+        Sampling(
+            temperature=1.1,
+            top_k=40,
+            repeat_penalty=1.3,
+            frequency_penalty=0.4,
+            presence_penalty=0.7,
+            repeat_last_n=16,
+            seed=15,
+        ),
+        Sampling(temperature=1.0, repeat_penalty=1.2, repeat_last_n=0, seed=16),
+        Sampling(temperature=1.0, top_k=1, seed=17),
+    ],
+    ids=str,
+)
+def test_tokens_are_those_of_the_whole_chain(sampling: Sampling) -> None:
+    rows = [row(seed) for seed in range(30)]
+    history = [int(values.argmax()) for values in rows] * 2
+    sampler = Sampler(sampling, history, VOCAB, 4096)
+    tokens = [sampler.sample(values.copy())[0] for values in rows]
+    sampler.close()
+    assert tokens == whole_chain(sampling, history, rows)
+
+
+def test_the_same_seed_gives_the_same_tokens_another_seed_others() -> None:
+    def draw(seed: int) -> list[int]:
+        sampler = Sampler(Sampling(temperature=1.5, seed=seed), (), VOCAB, 4096)
+        return [sampler.sample(row(i))[0] for i in range(30)]
+
+    assert draw(5) == draw(5) != draw(6)
+    assert draw(0xFFFFFFFF) == draw(0xFFFFFFFF)  # which llama.cpp takes for "any"
+
+
+@pytest.mark.parametrize("last_n", [1, 7, 64, -1])
+def test_penalties_follow_the_formula(last_n: int) -> None:
+    rng = np.random.default_rng(abs(last_n))
+    history = [int(token) for token in rng.integers(0, 40, 100)]
+    sampling = Sampling(
+        repeat_last_n=last_n, repeat_penalty=1.3, frequency_penalty=0.25, presence_penalty=0.5
+    )
+    penalties = Penalties.of(sampling, history, 90)
+    assert penalties is not None
+    seen = list(history)
+    for step in range(5):
+        values = row(step)
+        expected = values.copy()
+        for token, count in Counter(seen[-(last_n if last_n > 0 else 90) :]).items():
+            logit = values[token]
+            logit = logit * 1.3 if logit <= 0 else logit / 1.3
+            expected[token] = logit - count * 0.25 - 0.5
+        penalties.apply(values)
+        np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-5)
+        penalties.accept(step)
+        seen.append(step)
+
+
+def test_penalties_that_change_nothing_are_none() -> None:
+    assert Penalties.of(Sampling(), [1, 2], 10) is None
+    assert Penalties.of(Sampling(repeat_penalty=1.5, repeat_last_n=0), [1, 2], 10) is None
+
+
+@pytest.mark.parametrize("count", [1, 20, 312, 313, 5000])
+def test_top_is_the_sorted_head(count: int) -> None:
+    for values in (row(1), np.round(row(2)), np.zeros(VOCAB, np.float32)):
+        expected = np.argsort(-values, kind="stable")[:count]
+        assert top(values, count).tolist() == expected.tolist()
+
+
+def test_logprobs_are_a_log_softmax_in_falling_order() -> None:
+    values = row(3)
+    best = int(values.argmax())
+    own, alternatives = logprobs(values, best, VOCAB)
+    assert alternatives[0] == (best, own)
+    shares = [math.exp(value) for _, value in alternatives]
+    assert sum(shares) == pytest.approx(1.0, abs=1e-4)
+    assert shares == sorted(shares, reverse=True)
+    assert logprobs(values, best, 0) == (own, ())
+
+
+def test_logprobs_are_of_the_raw_logits() -> None:
+    values = row(4)
+    best = int(values.argmax())
+    expected = logprobs(values, best, 3)
+    sampling = Sampling(temperature=0.0, repeat_penalty=50.0)
+    sampler = Sampler(sampling, [best], VOCAB, 100, logprobs=3)
+    token, own, alternatives = sampler.sample(values.copy())
+    assert token != best
+    assert alternatives == expected[1]
+    assert own == pytest.approx(logprobs(values, token, 0)[0])
+    assert Sampler(sampling, [], VOCAB, 100).sample(values.copy())[1:] == (None, ())
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(), Sampling(top_k=0)])
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_row_that_is_no_number_is_an_error(sampling: Sampling, poison: float) -> None:
+    for place in (0, 4711, VOCAB - 1):
+        values = row(5)
+        values[place] = poison
+        with pytest.raises(RowError, match="not a number"):
+            Sampler(sampling, (), VOCAB, 100).sample(values)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(), Sampling(top_k=0)])
+def test_a_mask_forbids(sampling: Sampling) -> None:
+    allowed = [3, 999, VOCAB - 1]
+    bits = np.zeros(VOCAB, np.uint8)
+    bits[allowed] = 1
+    mask = np.packbits(bits, bitorder="little").tobytes()
+    sampler = Sampler(sampling, (), VOCAB, 100)
+    assert {sampler.sample(row(i), mask)[0] for i in range(40)} <= set(allowed)
+    with pytest.raises(RowError, match="no token is allowed"):
+        sampler.sample(row(0), b"\0" * len(mask))
