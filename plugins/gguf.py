@@ -25,6 +25,8 @@ _MAX_HEADER: Final = 1 << 28  # the largest vocabularies of today take about 20 
 _MAX_STRING: Final = 1 << 24
 _MAX_ITEMS: Final = 1 << 24  # array elements walked one by one: bounds the time of a forged header
 _MAX_ARRAY_DEPTH: Final = 3
+_U32_NUMBER: Final = 4
+_I32_NUMBER: Final = 5
 _MAX_ELEMENTS: Final = (1 << 63) - 1
 
 
@@ -421,7 +423,8 @@ def write(
     """Write a small GGUF (version 3): for tests and for models made in memory.
 
     ``tensors`` maps a name to its shape (GGUF order), type name and bytes. Numbers become ``u32``
-    (``i64`` where that is too small) and ``f32``; a list takes its first element's type.
+    (``i64`` where that is too small) and ``f32``; a list takes its first element's type, of
+    numbers ``i32``.
     """
     parts = [MAGIC, _U32.pack(3), _U64.pack(len(tensors)), _U64.pack(len(metadata))]
     for key, value in metadata.items():
@@ -453,11 +456,13 @@ def _encode(value: str | int | float | bool | Sequence[Any]) -> tuple[int, bytes
     if isinstance(value, bool):
         return 7, _SCALARS[7][1].pack(value)
     if isinstance(value, int):
-        number = 4 if 0 <= value < 1 << 32 else 11
+        number = _U32_NUMBER if 0 <= value < 1 << 32 else 11
         return number, _SCALARS[number][1].pack(value)
     if isinstance(value, float):
         return 6, _SCALARS[6][1].pack(value)
     number = _encode(value[0])[0] if value else _STRING
+    if number == _U32_NUMBER:
+        number = _I32_NUMBER  # what llama.cpp wants of token types
     if number in _SCALARS:
         body = b"".join(map(_SCALARS[number][1].pack, value))
     else:

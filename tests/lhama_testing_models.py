@@ -8,6 +8,8 @@ from pathlib import Path
 import platformdirs
 import pytest
 
+from lhama.plugins import gguf
+
 GEMMA3_PARTS = 4
 
 
@@ -41,3 +43,15 @@ def _package(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         pytest.fail(f"the package {name} is not installed: run scripts/test, which installs it")
     return Path(spec.submodule_search_locations[0])
+
+
+def changed_copy(source: Path, target: Path, metadata: dict[str, int]) -> None:
+    """The GGUF at ``source`` with some metadata added or replaced."""
+    header = gguf.read(source, vocabulary=True)
+    tensors = {}
+    with source.open("rb") as file:
+        for tensor in header.tensors.values():
+            file.seek(tensor.offset)
+            data = file.read(tensor.nbytes)
+            tensors[tensor.name] = (tensor.shape, tensor.type_name, data)
+    gguf.write(target, {**header.metadata, **metadata}, tensors)

@@ -20,9 +20,9 @@ class Answer:
         tokenizer: Tokenizer,
         stops: Sequence[str],
         parser: OutputParser,
-        context: list[int] | None = None,
+        prompt: str | None = None,
     ) -> None:
-        """``context``: the prompt's tokens, if the answer's shall be added to them and reported
+        """``prompt``: its text, if the tokens of prompt and answer together shall be reported
         (generate's deprecated ``context``)."""
         self.id = request_id
         self._tokenizer = tokenizer
@@ -30,7 +30,7 @@ class Answer:
         self._stop = StopMatcher(stops)
         self._parser = parser
         self._logprobs: list[TokenLogprob] = []
-        self._context = context
+        self._transcript = None if prompt is None else [prompt]
 
     def stopped(self) -> bool:
         """Whether a stop string was found; what follows it is not the client's."""
@@ -38,21 +38,22 @@ class Answer:
 
     def feed(self, row: RowResult) -> Delta | None:
         """Add one token; ``None`` while there is nothing to send."""
-        if self._context is not None:
-            self._context.append(row.token)
         if row.logprob is not None:
             self._logprobs.append(self._logprob(row, row.logprob))
         text = self._text.feed(self._tokenizer.piece(row.token))
         sent = self._stop.feed(text) if text else ""
         if not sent and not self._logprobs:
             return None
+        self._note(sent)
         parsed = self._parser.feed(sent)
         return self._delta(parsed.content, parsed.thinking, parsed.tool_calls)
 
     def flush(self) -> Delta | None:
         """Send what was held back: no more tokens come."""
         held = "" if self._stop.matched else self._stop.feed(self._text.finish())
-        parsed = self._parser.feed(held + self._stop.finish())
+        held += self._stop.finish()
+        self._note(held)
+        parsed = self._parser.feed(held)
         rest = self._parser.finish()
         return self._delta(
             parsed.content + rest.content,
@@ -61,8 +62,16 @@ class Answer:
         )
 
     def context(self) -> list[int]:
-        """Tokens of prompt and answer, if they were asked for."""
-        return self._context or []
+        """Tokens of prompt and answer, if they were asked for: of the text, as Ollama has it, not
+        the tokens drawn. No BOS is added."""
+        if self._transcript is None:
+            return []
+        text = "".join(self._transcript)
+        return self._tokenizer.encode(text, add_special=False, parse_special=True)
+
+    def _note(self, text: str) -> None:
+        if self._transcript is not None:
+            self._transcript.append(text)
 
     def _delta(self, content: str, thinking: str, tool_calls: list[ToolCall]) -> Delta | None:
         if not (content or thinking or tool_calls or self._logprobs):

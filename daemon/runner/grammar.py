@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
@@ -21,7 +23,7 @@ class Grammars:
 
     def matcher(self, text: str) -> Grammar:
         """A grammar from ``json`` or a JSON Schema's text; raises ``RunnerFailed`` (400)."""
-        schema = '{"type":"object"}' if text == "json" else text
+        schema = '{"type":"object"}' if text == "json" else _closed(text)
         with self._lock:
             if self._vocabulary is None:
                 self._vocabulary = LLTokenizer(TokenizerWrapper(_Vocabulary(self._tokenizer)))
@@ -72,6 +74,39 @@ class _Vocabulary:
         return self._tokenizer.encode(text, add_special=False, parse_special=False)
 
 
+def _closed(text: str) -> str:
+    """The schema with objects that list their properties allowing no others, unless it says so:
+    llama.cpp reads schemas that way, and a small model left free rambles on."""
+    return json.dumps(_close(json.loads(text)))
+
+
+def _close(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_close(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _close_value(key, value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and "type" in schema:
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+def _close_value(key: str, value: Any) -> Any:
+    if key in _LITERAL:
+        return value
+    if key in _NAMED and isinstance(value, dict):
+        return {name: _close(schema) for name, schema in value.items()}
+    return _close(value)
+
+
+_LITERAL = {"enum", "const", "default", "examples", "required"}
+"""Keywords whose values are data, not schemas."""
+
+_NAMED = {"properties", "patternProperties", "$defs", "definitions"}
+"""Keywords whose values are schemas by name: no name in them is a keyword."""
+
+
 def _refused(reason: str) -> RunnerFailed:
-    message = f"Field 'json_schema': {json.dumps('json_schema')}: JSON schema conversion failed:\n{reason}"
+    reason = re.sub(r"^Invalid type: ", "JSON schema error at #: unrecognized type ", reason)
+    message = f"Field 'json_schema': \"json_schema\": JSON schema conversion failed:\n{reason}"
     return RunnerFailed(message, status=400, kind="invalid_request_error")

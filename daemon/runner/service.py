@@ -93,9 +93,9 @@ class Service:
                 status=400,
                 kind="invalid_request_error",
             )
-        context = self._without_bos(built.tokens) if request.want_context else None
         parser = OutputParser(request.prompt, built.text, self._facts.jinja)
-        answer = Answer(request.id, self._tokenizer, request.stop, parser, context)
+        transcript = built.text if request.want_context else None
+        answer = Answer(request.id, self._tokenizer, request.stop, parser, transcript)
         grammar = self._grammars.matcher(request.grammar) if request.grammar else None
         if grammar is not None and not self._engine.limits.late_mask:
             raise RunnerFailed("this model's backend has no structured output", status=400)
@@ -120,10 +120,6 @@ class Service:
 
     def _embed(self, request: Embed) -> None:
         self._send(embed(self._engine, request))
-
-    def _without_bos(self, tokens: list[int]) -> list[int]:
-        added = self._tokenizer.add_bos and tokens[:1] == [self._tokenizer.bos]
-        return tokens[1:] if added else list(tokens)
 
     def _guarded(self, request_id: int, work: Callable[[], None]) -> None:
         """Run a request's work; whatever it raises becomes that request's answer."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import ollama
 import pytest
 from lhama_testing_daemon import Daemon, running
-
-from lhama.plugins import gguf
+from lhama_testing_models import changed_copy
 
 GREEDY = {"temperature": 0, "num_predict": 12, "num_ctx": 512}
 BACKENDS = ("llamacpp", "pytorch")
@@ -27,7 +25,7 @@ def daemon(
     """One daemon for each backend, with both models and an embedding model."""
     folder = tmp_path_factory.mktemp("e2e")
     embedder = folder / "embedder.gguf"
-    embedding_model(smollm2, embedder)
+    changed_copy(smollm2, embedder, {"llama.pooling_type": 1})  # what makes it an embedding model
     with running(folder / "models", LHAMA_BACKEND=request.param) as daemon:
         daemon.create("smollm2:135m", smollm2)
         daemon.create("gemma3:270m", gemma3)
@@ -43,19 +41,6 @@ def client(daemon: Daemon) -> ollama.Client:
 @pytest.fixture
 def async_client(daemon: Daemon) -> ollama.AsyncClient:
     return ollama.AsyncClient(host=daemon.url)
-
-
-def embedding_model(source: Path, target: Path) -> None:
-    """``source`` with mean pooling declared, which is what makes a model an embedding model."""
-    header = gguf.read(source, vocabulary=True)
-    with source.open("rb") as file:
-        tensors = {t.name: (t.shape, t.type_name, _read(file, t)) for t in header.tensors.values()}
-    gguf.write(target, {**header.metadata, "llama.pooling_type": 1}, tensors)
-
-
-def _read(file: BinaryIO, tensor: gguf.Tensor) -> bytes:
-    file.seek(tensor.offset)
-    return file.read(tensor.nbytes)
 
 
 @pytest.mark.parametrize("model", MODELS)

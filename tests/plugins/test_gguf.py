@@ -108,7 +108,7 @@ def test_round_trip(sample: Path) -> None:
     header = gguf.read(sample)
     assert header.metadata == SAMPLE_METADATA
     assert header.types["llama.big"] == "i64"
-    assert header.types["tokenizer.ggml.nested"] == "[[u32]]"
+    assert header.types["tokenizer.ggml.nested"] == "[[i32]]"
     assert header.parameter_count == 32 * 3 + 5
     data = sample.read_bytes()
     for name, (shape, type_name, payload) in SAMPLE_TENSORS.items():
