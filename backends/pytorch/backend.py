@@ -1,0 +1,112 @@
+"""What PyTorch can run here; light enough for the daemon, imports torch only to load."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from lhama.backends import devices
+from lhama.backends.pytorch import memory
+from lhama.backends.pytorch.hyperparameters import Hyperparameters
+from lhama.plugins.backend import (
+    API_VERSION,
+    BackendError,
+    Device,
+    Engine,
+    LoadOptions,
+    MemoryEstimate,
+    ModelFiles,
+    Probe,
+    Progress,
+    Support,
+    UnsupportedModel,
+)
+from lhama.plugins.gguf import GGUF, GGUFError, read
+
+_NEEDED: Final = ("torch", "numpy", "gguf", "tokenizers")
+
+
+class PyTorchBackend:
+    """``lhama.plugins.backend.Backend`` on PyTorch: CPU, CUDA and Apple's GPU."""
+
+    name = "pytorch"
+    api_version = API_VERSION
+
+    def probe(self) -> Probe:
+        problem = _missing()
+        if problem:
+            return Probe(problem=problem)
+        version = importlib.metadata.version("torch")
+        return Probe((devices.host(), *_accelerators()), version=version)
+
+    def supports(self, model: ModelFiles) -> Support:
+        problem = _missing()
+        if problem:
+            return Support(0, problem)
+        if model.adapters:
+            return Support(0, "the PyTorch backend does not apply adapters")
+        try:
+            Hyperparameters.read(_header(model))
+        except BackendError as error:
+            return Support(0, str(error))
+        return Support(60 if any(d.kind == "cuda" for d in _accelerators()) else 50)
+
+    def estimate(self, model: ModelFiles, options: LoadOptions) -> MemoryEstimate:
+        device = choose(options)
+        return memory.estimate(Hyperparameters.read(_header(model)), options, device.kind)
+
+    def load(self, model: ModelFiles, options: LoadOptions, progress: Progress) -> Engine:
+        support = self.supports(model)
+        if not support.score:
+            raise UnsupportedModel(support.reason)
+        progress(0.0, "reading the header")
+        header = _header(model, vocabulary=True)
+        from lhama.backends.pytorch.loader import load
+
+        return load(header, options, choose(options), progress)
+
+
+def choose(options: LoadOptions) -> Device:
+    """The device a model goes to: the accelerator asked for, or the processor."""
+    accelerators = _accelerators()
+    if options.gpu_layers == 0 or not accelerators:
+        return devices.host()
+    if not 0 <= options.main_gpu < len(accelerators):
+        raise BackendError(f"there is no GPU {options.main_gpu}: {len(accelerators)} found")
+    return accelerators[options.main_gpu]
+
+
+def _missing() -> str:
+    """What is not installed, in words; empty if everything is. Imports nothing."""
+    absent = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if not absent:
+        return ""
+    verb = "is" if len(absent) == 1 else "are"
+    return f"{', '.join(absent)} {verb} not installed: pip install 'lhama[pytorch]'"
+
+
+def _header(model: ModelFiles, *, vocabulary: bool = False) -> GGUF:
+    """The file's header. Raises ``UnsupportedModel`` where it is none, or cut short."""
+    try:
+        return read(model.weights, vocabulary=vocabulary)
+    except GGUFError as error:
+        raise UnsupportedModel(f"{model.name}: {error}") from error
+    except OSError as error:
+        raise BackendError(f"cannot read {model.weights}: {error.strerror}") from error
+
+
+def _accelerators() -> list[Device]:
+    """The devices this build of PyTorch was made for."""
+    return devices.nvidia() if _built_for_cuda() else devices.metal()
+
+
+@lru_cache(maxsize=1)
+def _built_for_cuda() -> bool:
+    """Whether the package ships its CUDA half, seen by its file name."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return False
+    return any((Path(spec.origin).parent / "lib").glob("*torch_cuda*"))

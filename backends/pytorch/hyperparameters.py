@@ -1,0 +1,161 @@
+"""A model's shape, read from a GGUF header and checked before anything is allocated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lhama.plugins.backend import UnsupportedModel
+from lhama.plugins.gguf import GGUF
+
+FAMILIES: Final = ("gemma3", "llama")
+"""Architectures, each a module of ``lhama.backends.pytorch.families``."""
+
+_TYPE_NAMES: Final = """
+    F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K
+    IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4
+"""
+TENSOR_TYPES: Final = frozenset(_TYPE_NAMES.split())
+"""Tensor types whose tables ``gguf.quants`` has."""
+
+TOKENIZERS: Final = ("gpt2", "llama")
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """Sizes in elements; ``window`` in tokens, 0 for none."""
+
+    family: str
+    layers: int
+    width: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    context: int
+    """Positions the model was trained on."""
+    norm_eps: float
+    rope_base: float
+    rope_scale: float
+    """What positions are multiplied with."""
+    window: int
+    window_pattern: tuple[bool, ...]
+    """Which layers see only the window."""
+    window_rope_base: float
+    logit_softcap: float
+    pooling: int
+    """How hidden states become one vector: 0 not said, 1 mean, 2 first, 3 last."""
+    elements: int
+    """Of all tensors."""
+    largest: int
+    """Elements of the largest tensor."""
+
+    @classmethod
+    def read(cls, header: GGUF) -> Hyperparameters:
+        """Raises ``UnsupportedModel`` for what the families cannot run, or for nonsense."""
+        family = header.architecture
+        if family not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            name = family or "none"
+            raise UnsupportedModel(
+                f"the PyTorch backend does not know the architecture {name!r} (it knows {known})"
+            )
+        _check_tensors(header)
+        layers = _positive(header, "block_count", most=4096)
+        width = _positive(header, "embedding_length")
+        heads = _positive(header, "attention.head_count")
+        kv_heads = _positive(header, "attention.head_count_kv", heads)
+        head_dim = _positive(header, "attention.key_length", width // heads)
+        if header.get_int(header.key("attention.value_length"), head_dim) != head_dim:
+            raise UnsupportedModel("keys and values of different lengths are not supported")
+        if heads % kv_heads:
+            raise UnsupportedModel(f"{heads} heads cannot share {kv_heads} key-value heads")
+        rotated = header.get_int(header.key("rope.dimension_count"), head_dim)
+        if rotated != head_dim or head_dim % 2:
+            raise UnsupportedModel(f"RoPE over {rotated} of {head_dim} dimensions")
+        window = header.get_int(header.key("attention.sliding_window"))
+        embedding = header.tensors.get("token_embd.weight")
+        if embedding is None or len(embedding.shape) != 2 or embedding.shape[0] != width:
+            raise UnsupportedModel("the token embedding is missing or has a wrong shape")
+        vocab = embedding.shape[1]
+        tokens = header.array_length("tokenizer.ggml.tokens")
+        if tokens != vocab:
+            raise UnsupportedModel(f"{tokens} tokens in the vocabulary, {vocab} embeddings")
+        return cls(
+            family=family,
+            layers=layers,
+            width=width,
+            hidden=_positive(header, "feed_forward_length"),
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            vocab=vocab,
+            context=_positive(header, "context_length"),
+            norm_eps=header.get_float(header.key("attention.layer_norm_rms_epsilon"), 1e-5),
+            rope_base=_rope_base(header, "rope.freq_base"),
+            rope_scale=_rope_scale(header),
+            window=window,
+            window_pattern=_window_pattern(header, layers) if window else (False,) * layers,
+            window_rope_base=_rope_base(header, "rope.freq_base_swa"),
+            logit_softcap=header.get_float(header.key("final_logit_softcapping")),
+            pooling=_pooling(header),
+            elements=header.parameter_count,
+            largest=max(tensor.elements for tensor in header.tensors.values()),
+        )
+
+
+def _check_tensors(header: GGUF) -> None:
+    for tensor in header.tensors.values():
+        if tensor.type_name not in TENSOR_TYPES:
+            raise UnsupportedModel(f"tensors of type {tensor.type_name} are not supported")
+        if "_exps." in tensor.name or "ffn_gate_inp" in tensor.name:
+            raise UnsupportedModel("mixtures of experts are not supported by the PyTorch backend")
+    model = header.get_str("tokenizer.ggml.model")
+    if model not in TOKENIZERS:
+        raise UnsupportedModel(f"the PyTorch backend does not know the tokenizer {model!r}")
+
+
+def _positive(header: GGUF, name: str, default: int = 0, most: int = 1 << 32) -> int:
+    key = header.key(name)
+    if header.get_list(key):
+        raise UnsupportedModel(f"{key} differs between layers, which is not supported")
+    value = header.get_int(key, default)
+    if not 0 < value <= most:
+        raise UnsupportedModel(f"{key} is missing or makes no sense")
+    return value
+
+
+def _rope_base(header: GGUF, name: str) -> float:
+    base = header.get_float(header.key(name), 10000.0)
+    if not base > 0:
+        raise UnsupportedModel(f"{header.key(name)} makes no sense: {base}")
+    return base
+
+
+def _rope_scale(header: GGUF) -> float:
+    kind = header.get_str(header.key("rope.scaling.type"), "linear")
+    if kind not in ("linear", "none"):
+        raise UnsupportedModel(f"RoPE scaling {kind!r} is not supported by the PyTorch backend")
+    factor = header.get_float(header.key("rope.scaling.factor"))
+    factor = factor or header.get_float(header.key("rope.scale_linear"))
+    return 1.0 / factor if factor > 0 and kind == "linear" else 1.0
+
+
+def _window_pattern(header: GGUF, layers: int) -> tuple[bool, ...]:
+    """Gemma 3 looks at everything in each sixth layer, unless the file says otherwise."""
+    key = header.key("attention.sliding_window_pattern")
+    listed = header.get_list(key)
+    if listed:
+        if len(listed) < layers:
+            raise UnsupportedModel(f"{key} has {len(listed)} entries for {layers} layers")
+        return tuple(bool(entry) for entry in listed[:layers])
+    period = header.get_int(key, 6)
+    return tuple(period == 0 or layer % period < period - 1 for layer in range(layers))
+
+
+def _pooling(header: GGUF) -> int:
+    kind = header.get_int(header.key("pooling_type"))
+    if kind not in (0, 1, 2, 3):
+        raise UnsupportedModel(f"pooling type {kind} is not supported by the PyTorch backend")
+    return kind

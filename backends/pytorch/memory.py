@@ -1,0 +1,46 @@
+"""How much memory a model takes under PyTorch: sizes only, nothing is allocated."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from lhama.backends.pytorch.hyperparameters import Hyperparameters
+from lhama.plugins.backend import LoadOptions, MemoryEstimate
+
+Kind = Literal["cpu", "cuda", "metal"]
+
+LOGIT_COPIES: Final = 6
+"""Float arrays of the vocabulary's size that sampling holds for each row at once."""
+
+
+def element_bytes(shape: Hyperparameters, kind: Kind) -> int:
+    """Bytes of a weight and of a cached number. Processors compute in float32, the rest in 16
+    bits, but for Gemma on Metal: bfloat16 is slow there and float16 overflows."""
+    return 4 if kind == "cpu" or (kind == "metal" and shape.family == "gemma3") else 2
+
+
+def slots(options: LoadOptions) -> int:
+    """Embedding computes one input after the other, in one slot."""
+    return 1 if options.embedding else max(1, options.slots)
+
+
+def batch_tokens(options: LoadOptions) -> int:
+    """Most tokens in one step."""
+    return max(1, min(options.batch, slots(options) * options.context))
+
+
+def estimate(shape: Hyperparameters, options: LoadOptions, kind: Kind) -> MemoryEstimate:
+    """Bytes on the device, and while loading the float32 copy of the largest tensor on the host."""
+    element = element_bytes(shape, kind)
+    weights = shape.elements * element
+    cells = slots(options) * options.context
+    kv = 2 * shape.layers * cells * shape.kv_heads * shape.head_dim * element
+    batch = batch_tokens(options)
+    activations = batch * 4 * (6 * shape.width + 4 * shape.hidden)
+    # One row's scores at a time: the longest chunk against the whole context.
+    scores = batch * options.context * shape.heads * 4
+    logits = LOGIT_COPIES * slots(options) * shape.vocab * 4
+    compute = activations + scores + logits
+    on_device = 0 if kind == "cpu" else weights + kv + compute
+    loading = 2 * 4 * shape.largest if kind != "cpu" else 4 * shape.largest
+    return MemoryEstimate(weights, kv, compute + loading, on_device)

@@ -1,0 +1,70 @@
+"""Tensors of a GGUF file, dequantised one by one."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from typing import Final
+
+import gguf.quants
+import numpy as np
+import torch
+from gguf.constants import GGMLQuantizationType
+
+from lhama.plugins.backend import BackendError, UnsupportedModel
+from lhama.plugins.gguf import GGUF, Tensor
+
+_PIECE: Final = 1 << 18
+"""Elements dequantised at once."""
+
+
+class Weights:
+    """Reads tensors out of one mapping of the file. Each is taken once; shapes are torch's."""
+
+    def __init__(
+        self,
+        header: GGUF,
+        device: torch.device,
+        dtype: torch.dtype,
+        loaded: Callable[[int], None] = lambda nbytes: None,
+    ) -> None:
+        """``loaded`` is told each tensor's size in the file, in bytes."""
+        self._header = header
+        self._device = device
+        self._dtype = dtype
+        self._loaded = loaded
+        try:
+            with open(header.path, "rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise BackendError(f"cannot map {header.path}: {error}") from error
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._header.tensors
+
+    def take(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """The tensor ``name`` on the device. Raises ``UnsupportedModel`` unless of that shape."""
+        tensor = self._header.tensors.get(name)
+        if tensor is None:
+            raise UnsupportedModel(f"the tensor {name!r} is missing")
+        found = tensor.shape[::-1]
+        if found != shape:
+            raise UnsupportedModel(f"the tensor {name!r} has the shape {found}, not {shape}")
+        values = torch.from_numpy(self._dequantise(tensor).reshape(shape))
+        self._loaded(tensor.nbytes)
+        return values.to(self._device, dtype or self._dtype)
+
+    def _dequantise(self, tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        """Float32 values by ggml's tables, which ``gguf.quants`` has."""
+        if tensor.offset + tensor.nbytes > len(self._map):
+            raise BackendError(f"{self._header.path} was cut short while it was read")
+        raw = np.frombuffer(self._map, np.uint8, tensor.nbytes, tensor.offset)
+        rows = raw.reshape(tensor.elements // tensor.shape[0], -1)
+        values = np.empty((len(rows), tensor.shape[0]), np.float32)
+        # In pieces that stay in the processor's cache: the tables' intermediates are large.
+        step = max(1, _PIECE // tensor.shape[0])
+        for begin in range(0, len(rows), step):
+            values[begin : begin + step] = gguf.quants.dequantize(
+                rows[begin : begin + step], GGMLQuantizationType(tensor.type)
+            )
+        return values
