@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import ollama
@@ -34,13 +34,15 @@ def daemon(
 
 
 @pytest.fixture
-def client(daemon: Daemon) -> ollama.Client:
-    return ollama.Client(host=daemon.url)
+def client(daemon: Daemon) -> Iterator[ollama.Client]:
+    with ollama.Client(host=daemon.url) as client:
+        yield client
 
 
 @pytest.fixture
-def async_client(daemon: Daemon) -> ollama.AsyncClient:
-    return ollama.AsyncClient(host=daemon.url)
+async def async_client(daemon: Daemon) -> AsyncIterator[ollama.AsyncClient]:
+    async with ollama.AsyncClient(host=daemon.url) as client:
+        yield client
 
 
 @pytest.mark.parametrize("model", MODELS)
