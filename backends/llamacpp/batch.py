@@ -25,6 +25,7 @@ class Batch:
         step = np.uintp(self.sequence.itemsize)
         self._pointers = self.sequence.ctypes.data + np.arange(capacity, dtype=np.uintp) * step
         self._rows: tuple[Row, ...] = ()
+        self._sampling: list[Row] = []
         self._starts: list[int] = []
         self._pending: list[tuple[int, int]] = []
         self.struct = L.llama_batch(
@@ -68,6 +69,7 @@ class Batch:
             at = end
         starts.append(at)
         self._rows, self._starts, self._pending = rows, starts, pending
+        self._sampling = [row for row in rows if row.sample]
         self.struct.n_tokens = at
 
     def bind(self, tokens: Sequence[int]) -> list[Row]:
@@ -76,7 +78,7 @@ class Batch:
         for index, at in self._pending:
             token[at] = tokens[index]
         if DROPPED not in tokens:
-            return [row for row in self._rows if row.sample]
+            return self._sampling
         kept = [index for index in range(len(self._rows)) if tokens[index] != DROPPED]
         self._compact(kept)
         return [self._rows[index] for index in kept if self._rows[index].sample]

@@ -6,7 +6,7 @@ import ctypes
 from typing import TYPE_CHECKING, Any, Final
 
 from lhama.backends.llamacpp.batch import Batch
-from lhama.backends.llamacpp.library import L, log, np
+from lhama.backends.llamacpp.library import L, log, logits_address, np
 from lhama.plugins.backend import BackendError, Copy, KvOp, Shift, Trim
 
 if TYPE_CHECKING:
@@ -79,11 +79,10 @@ class Context:
         self._shared[slot] = 0
 
     def decode(self, batch: Batch) -> None:
-        """Compute ``batch`` and wait for it. Raises ``BackendError``."""
+        """Start to compute ``batch``; on the processor, finish. Raises ``BackendError``."""
         code = L.llama_decode(self._pointer, batch.struct)
         if code:
             self._fail(code)
-        L.llama_synchronize(self._pointer)
 
     def encode(self, batch: Batch) -> None:
         """Compute ``batch`` from scratch, as embeddings need it. Raises ``BackendError``."""
@@ -91,10 +90,13 @@ class Context:
             code = L.llama_encode(self._pointer, batch.struct)
             if code:
                 self._fail(code)
-            L.llama_synchronize(self._pointer)
-            return
-        L.llama_memory_clear(self._memory, False)
-        self.decode(batch)
+        else:
+            L.llama_memory_clear(self._memory, False)
+            self.decode(batch)
+
+    def synchronize(self) -> None:
+        """Wait for the last batch; ``logits`` and ``pooled`` do so themselves."""
+        L.llama_synchronize(self._pointer)
 
     def _fail(self, code: int) -> None:
         problem = _PROBLEMS.get(code, "the computation failed")
@@ -102,8 +104,7 @@ class Context:
 
     def logits(self, count: int) -> npt.NDArray[np.float32]:
         """The last batch's ``count`` rows of logits, [count, vocab], in llama.cpp's own memory."""
-        pointer = L.llama_get_logits(self._pointer)
-        at = ctypes.addressof(pointer.contents)
+        at = logits_address(self._pointer)
         if at != self._logits_at or count > len(self._logits):
             memory = (ctypes.c_float * (count * self._vocab)).from_address(at)
             self._logits = np.ctypeslib.as_array(memory).reshape(count, -1)

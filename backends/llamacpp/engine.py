@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lhama.backends.llamacpp.batch import Batch
 from lhama.backends.llamacpp.context import Context
@@ -25,6 +25,9 @@ from lhama.plugins.backend import (
     StepResult,
 )
 
+if TYPE_CHECKING:
+    from lhama.backends.llamacpp.sampling import Logits
+
 T = TypeVar("T")
 
 
@@ -36,18 +39,21 @@ class Prepared:
     batch: Batch
     samplers: tuple[tuple[int, Sampler], ...]
     """What the plan's admissions put into which slot."""
+    masked: bool
 
 
 class Handle:
     """A step on its way through the context's thread."""
 
-    __slots__ = ("_compute", "_done", "_error", "_masked", "_masks", "_result")
+    __slots__ = ("_compute", "_done", "_error", "_masked", "_masks", "_result", "_started")
 
     def __init__(self, compute: Callable[[Handle], StepResult], masked: bool) -> None:
         self._compute = compute
         # A bare lock wakes its waiter in half the time of an Event.
         self._done = _thread.allocate_lock()
         self._done.acquire()
+        self._started = _thread.allocate_lock()
+        self._started.acquire()
         self._masked = _thread.allocate_lock()
         self._masks: Mapping[int, bytes] = {}
         if masked:
@@ -57,6 +63,7 @@ class Handle:
 
     def run(self) -> None:
         """Compute the step; on the context's thread."""
+        self._started.release()
         try:
             self._result = self._compute(self)
         except BackendError as error:
@@ -66,6 +73,13 @@ class Handle:
             self._error.__cause__ = error
         finally:
             self._done.release()
+
+    def wait_for_start(self) -> None:
+        """Give the interpreter to the context's thread, which lets go of it to compute.
+
+        Else it would have to wait for it until the caller is done preparing the next step.
+        """
+        self._started.acquire()
 
     def result(self) -> StepResult:
         self._done.acquire()
@@ -132,14 +146,14 @@ class LlamaCppEngine:
             )
             for admit in plan.admits
         )
-        return Prepared(plan, batch, samplers)
+        return Prepared(plan, batch, samplers, any(row.masked for row in plan.rows))
 
     def compute_current(self, prepared: PreparedStep, tokens: Sequence[int]) -> Handle:
         assert isinstance(prepared, Prepared)
         step = prepared
-        masked = any(row.masked for row in step.plan.rows)
-        handle = Handle(lambda handle: self._compute(step, tokens, handle), masked)
+        handle = Handle(lambda handle: self._compute(step, tokens, handle), step.masked)
         self._work.put(handle.run)
+        handle.wait_for_start()
         return handle
 
     def _compute(self, step: Prepared, tokens: Sequence[int], handle: Handle) -> StepResult:
@@ -152,19 +166,22 @@ class LlamaCppEngine:
             return StepResult(())
         started = time.perf_counter_ns()
         self._context.decode(step.batch)
-        compute_ns = time.perf_counter_ns() - started
         if not rows:
-            return StepResult((), compute_ns)
-        return StepResult(tuple(self._sample(rows, handle)), compute_ns)
-
-    def _sample(self, rows: Sequence[Row], handle: Handle) -> list[RowResult]:
+            self._context.synchronize()
+            return StepResult((), time.perf_counter_ns() - started)
         logits = self._context.logits(len(rows))
-        masks = handle.masks() if any(row.masked for row in rows) else {}
+        compute_ns = time.perf_counter_ns() - started
+        masks = handle.masks() if step.masked else {}
+        return StepResult(self._sample(rows, logits, masks), compute_ns)
+
+    def _sample(
+        self, rows: Sequence[Row], logits: Logits, masks: Mapping[int, bytes]
+    ) -> tuple[RowResult, ...]:
         results: list[RowResult] = []
-        for row, values in zip(rows, logits, strict=True):
+        for index, row in enumerate(rows):
             try:
                 mask = masks[row.slot] if row.masked else None
-                token, logprob, top = self._samplers[row.slot].sample(values, mask)
+                token, logprob, top = self._samplers[row.slot].sample(logits[index], mask)
             except RowError as error:
                 results.append(RowResult(row.slot, row.epoch, 0, error=str(error)))
             except KeyError:
@@ -172,7 +189,7 @@ class LlamaCppEngine:
                 results.append(RowResult(row.slot, row.epoch, 0, error=f"the slot was {problem}"))
             else:
                 results.append(RowResult(row.slot, row.epoch, token, logprob, top))
-        return results
+        return tuple(results)
 
     def _install(self, slot: int, sampler: Sampler) -> None:
         before = self._samplers.get(slot)

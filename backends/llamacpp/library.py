@@ -17,10 +17,15 @@ import llama_cpp  # loads the shared library
 import numpy as np
 # isort: on
 
-__all__ = ["L", "Log", "log", "np"]
+__all__ = ["L", "Log", "log", "logits_address", "np"]
 
 L: Any = llama_cpp.llama_cpp
 """llama.cpp's C functions under their own names."""
+
+logits_address: Any = L._lib["llama_get_logits"]
+"""``llama_get_logits`` that returns a number: making a pointer object each step takes longer."""
+logits_address.argtypes = [ctypes.c_void_p]
+logits_address.restype = ctypes.c_void_p
 
 _logger = logging.getLogger("lhama.llamacpp")
 _ERROR, _CONTINUED = 4, 5  # of enum ggml_log_level
