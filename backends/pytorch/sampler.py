@@ -251,17 +251,8 @@ def pick(values: torch.Tensor, group: Group) -> torch.Tensor:
 
     ``values`` are logits in descending order, [rows, candidates].
     """
-    top_k, typical_p, top_p, min_p, temperature, draw = group.settings.split(1, dim=-1)
-    rank = torch.arange(values.shape[-1], device=values.device)
-    values = values.masked_fill(rank >= top_k, -torch.inf)
-    if group.typical:
-        values = torch.where(typical_p < 1, _typical(values, typical_p), values)
-    share = values.softmax(-1)
-    before = share.cumsum(-1) - share
-    # A first candidate has exactly nothing before it: it stays even at top_p 0.
-    keep = (before < top_p) | (before <= 0) | (top_p >= 1)
-    least = values.amax(-1, keepdim=True) + min_p.log()  # min_p 0: the logarithm lets all pass
-    values = values.masked_fill(~(keep & (values >= least)), -torch.inf)
+    temperature, draw = group.settings[:, 4:5], group.settings[:, 5:6]
+    values = truncate(values, group)
     # Temperature 0 among typical tokens: the first that is left.
     greedy = temperature <= 0
     share = (values / temperature.masked_fill(greedy, 1.0)).softmax(-1)
@@ -271,6 +262,21 @@ def pick(values: torch.Tensor, group: Group) -> torch.Tensor:
     point = point.masked_fill(greedy, 0.0)
     chosen = (sums <= point).sum(-1, keepdim=True)
     return chosen.clamp_max(values.shape[-1] - 1)
+
+
+def truncate(values: torch.Tensor, group: Group) -> torch.Tensor:
+    """``values`` with what top_k, typical_p, top_p and min_p leave out at minus infinity."""
+    top_k, typical_p, top_p, min_p = group.settings[:, :4].split(1, dim=-1)
+    rank = torch.arange(values.shape[-1], device=values.device)
+    values = values.masked_fill(rank >= top_k, -torch.inf)
+    if group.typical:
+        values = torch.where(typical_p < 1, _typical(values, typical_p), values)
+    share = values.softmax(-1)
+    before = share.cumsum(-1) - share
+    # A first candidate has exactly nothing before it: it stays even at top_p 0.
+    keep = (before < top_p) | (before <= 0) | (top_p >= 1)
+    least = values.amax(-1, keepdim=True) + min_p.log()  # min_p 0: the logarithm lets all pass
+    return values.masked_fill(~(keep & (values >= least)), -torch.inf)
 
 
 def _typical(values: torch.Tensor, typical_p: torch.Tensor) -> torch.Tensor:
