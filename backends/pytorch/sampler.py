@@ -284,9 +284,10 @@ def _typical(values: torch.Tensor, typical_p: torch.Tensor) -> torch.Tensor:
     logs = values.log_softmax(-1)
     share = logs.exp()
     entropy = -(share * logs.nan_to_num(neginf=0.0)).sum(-1, keepdim=True)
-    order = (-logs - entropy).abs().argsort(-1, stable=True)
+    order = (-logs - entropy).abs().argsort(stable=True, dim=-1)
     ranked = share.gather(-1, order)
-    kept = ranked.cumsum(-1) - ranked <= typical_p
+    before = ranked.cumsum(-1) - ranked
+    kept = (before <= typical_p) | (before <= 0)
     keep = torch.zeros_like(kept).scatter(-1, order, kept)
     return values.masked_fill(~keep, -torch.inf)
 
