@@ -84,7 +84,7 @@ class PyTorchEngine:
         self._pinned = on_cuda
         self._sampler = Sampler(cache.slots, tokenizer.vocab, cache.context, device, on_cuda)
         self._last_token = torch.zeros(cache.slots, dtype=torch.int64, device=device)
-        self._runs: Inline | Worker = Inline() if on_cuda else Worker("pytorch", threads)
+        self._runs: Inline | Worker = Inline(device) if on_cuda else Worker("pytorch", threads)
 
     # --------------------------------------------------------------------------- the two halves
 
@@ -162,13 +162,17 @@ class PyTorchEngine:
     def _draw(self, logits: torch.Tensor, request: Request, masks: Mapping[int, bytes]) -> Drawn:
         request = request.to(self._device)
         allowed = {
-            index: unpack(masks[row.slot], self.limits.vocab).to(self._device, non_blocking=True)
+            index: self._upload(unpack(masks[row.slot], self.limits.vocab))
             for index, row in enumerate(request.rows)
             if row.masked and row.slot in masks  # a row without one has ended meanwhile
         }
         drawn = self._sampler.draw(logits, request, allowed)
         self._last_token[request.slots] = drawn.tokens
         return drawn
+
+    def _upload(self, tensor: torch.Tensor) -> torch.Tensor:
+        staged = tensor.pin_memory() if self._pinned else tensor
+        return staged.to(self._device, non_blocking=True)
 
     # ------------------------------------------------------------------------------- embeddings
 

