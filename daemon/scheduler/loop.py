@@ -50,10 +50,15 @@ class LoadedModel:
 class Want:
     """A request that waits for a runner."""
 
-    plan: Plan
+    key: str
+    """The weights file's path: a runner's identity."""
+    model: StoredModel
+    request: LoadRequest
     keep_alive: int | None
     since_ns: int
     answer: asyncio.Future[Lease]
+    plan: Plan | None = None
+    """How it would be loaded; made when it has to be, since it takes reading headers."""
 
 
 @dataclass(eq=False)
@@ -108,10 +113,9 @@ class Scheduler:
 
         Raises ``Busy``, ``LoadError`` and what the choice of a backend raises.
         """
-        since = time.monotonic_ns()
-        plan = await asyncio.to_thread(self._planner.plan, model, load)
         answer: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
-        want = Want(plan, keep_alive, since, answer)
+        key = model.files().weights
+        want = Want(key, model, load, keep_alive, time.monotonic_ns(), answer)
         self._post(lambda: self._on_want(want))
         try:
             return await answer
@@ -121,7 +125,7 @@ class Scheduler:
 
     async def unload(self, model: StoredModel) -> None:
         """Let the model go as soon as it is idle; returns at once."""
-        self._post(lambda: self._on_unload(str(model.files().weights)))
+        self._post(lambda: self._on_unload(model.files().weights))
 
     def loaded(self) -> list[LoadedModel]:
         """What is loaded now, the one that stays longest first."""
@@ -143,8 +147,8 @@ class Scheduler:
                 log.exception("scheduler event failed")
 
     def _on_want(self, want: Want) -> None:
-        entry = self._entries.get(want.plan.key)
-        if entry is not None and self._serves(entry, want) and not self._queued(want.plan.key):
+        entry = self._entries.get(want.key)
+        if entry is not None and self._serves(entry, want) and not self._queued(want.key):
             self._grant(entry, want)
         elif len(self._waiting) >= self._settings.max_queue:
             _refuse(want, Busy())
@@ -178,7 +182,7 @@ class Scheduler:
             return
         while self._waiting:
             want = self._waiting[0]
-            entry = self._entries.get(want.plan.key)
+            entry = self._entries.get(want.key)
             if want.answer.done():
                 self._waiting.popleft()
             elif entry is not None and self._serves(entry, want):
@@ -187,8 +191,11 @@ class Scheduler:
             elif entry is not None:  # loaded with other options: it must go first
                 entry.expiring = True
                 break
-            elif (decision := self._decide(want)).action == "load":
-                self._begin(self._load(want))
+            elif want.plan is None:
+                self._begin(self._plan(want))
+                return
+            elif (decision := self._decide(want.plan)).action == "load":
+                self._begin(self._load(want, want.plan))
                 return
             else:
                 self._entries[decision.victim].expiring = True
@@ -203,14 +210,14 @@ class Scheduler:
                 return True
         return False
 
-    def _decide(self, want: Want) -> Decision:
+    def _decide(self, plan: Plan) -> Decision:
         residents = [
             Resident(key, idle=not entry.users, keep_alive=entry.keep_alive)
             for key, entry in self._entries.items()
         ]
-        most = self._settings.max_loaded_models or 3 * max(want.plan.accelerators, 1)
-        free = want.plan.free_bytes if want.plan.accelerators else psutil.virtual_memory().available
-        return decide(residents, want.plan.estimate.total_bytes, free, most)
+        most = self._settings.max_loaded_models or 3 * max(plan.accelerators, 1)
+        free = plan.free_bytes if plan.accelerators else psutil.virtual_memory().available
+        return decide(residents, plan.estimate.total_bytes, free, most)
 
     def _grant(self, entry: Entry, want: Want) -> None:
         if want.answer.done():
@@ -232,12 +239,12 @@ class Scheduler:
         )
 
     def _serves(self, entry: Entry, want: Want) -> bool:
-        return not entry.expiring and want.plan.request.matches(
+        return not entry.expiring and want.request.matches(
             entry.plan.request, entry.plan.trained_context
         )
 
     def _queued(self, key: str) -> bool:
-        return any(want.plan.key == key for want in self._waiting)
+        return any(want.key == key for want in self._waiting)
 
     def _restart_timer(self, entry: Entry) -> None:
         if entry.timer is not None:
@@ -276,14 +283,25 @@ class Scheduler:
 
         self._busy_with = asyncio.create_task(run())
 
-    async def _load(self, want: Want) -> Callable[[], None]:
-        plan = want.plan
+    async def _plan(self, want: Want) -> Callable[[], None]:
+        try:
+            plan = await asyncio.to_thread(self._planner.plan, want.model, want.request)
+        except Exception as e:
+            error = _as_load_error(e)
+            return lambda: self._load_failed(want, error)
+
+        def planned() -> None:
+            want.plan = plan
+
+        return planned
+
+    async def _load(self, want: Want, plan: Plan) -> Callable[[], None]:
         runner = Runner(plan.model.name.short, lambda r: self._post(lambda: self._on_lost(r)))
         stall = self._settings.load_timeout / 1e9
         try:
             loaded = await runner.start(plan.message, stall)
         except Exception as e:
-            error = e if isinstance(e, LhamaError) else LoadError(f"{type(e).__name__}: {e}")
+            error = _as_load_error(e)
             return lambda: self._load_failed(want, error)
         log.info(
             "model loaded",
@@ -295,12 +313,12 @@ class Scheduler:
             seconds=round((time.monotonic_ns() - want.since_ns) / 1e9, 2),
         )
         keep_alive = self._settings.keep_alive if want.keep_alive is None else want.keep_alive
-        return lambda: self._loaded(plan.key, Entry(plan, runner, keep_alive))
+        return lambda: self._loaded(Entry(plan, runner, keep_alive))
 
-    def _loaded(self, key: str, entry: Entry) -> None:
-        self._entries[key] = entry
+    def _loaded(self, entry: Entry) -> None:
+        self._entries[entry.plan.key] = entry
         head = self._waiting[0] if self._waiting else None
-        if head is not None and head.plan.key == key and not head.answer.done():
+        if head is not None and head.key == entry.plan.key and not head.answer.done():
             self._waiting.popleft()
             self._grant(entry, head)  # even if it would not match: it was loaded for this one
         else:
@@ -311,6 +329,7 @@ class Scheduler:
         if isinstance(error, OutOfMemoryAtLoad) and idle:
             for key in idle:  # make room and try again; with nothing left to evict it fails
                 self._entries[key].expiring = True
+            want.plan = None
             return
         if want in self._waiting:
             self._waiting.remove(want)
@@ -337,6 +356,13 @@ class Scheduler:
             device=loaded.device,
             pipeline=loaded.pipeline,
         )
+
+
+def _as_load_error(error: Exception) -> LhamaError:
+    """What a load raised, as an answer for the client."""
+    if isinstance(error, LhamaError):
+        return error
+    return LoadError(f"{type(error).__name__}: {error}")
 
 
 def _refuse(want: Want, error: Exception) -> None:
