@@ -35,18 +35,19 @@ def show(chunks: Generator[Json, None, None], *, hide_thinking: bool = False) ->
             for chunk in chunks:
                 said = chunk.get("message") or chunk
                 thought, text = said.get("thinking", ""), said.get("content", said.get("response"))
+                # Kept before it is shown: Ctrl-C must not lose what the user has read.
+                thinking += [thought] if thought else []
+                content += [text] if text else []
                 if thought and not hide_thinking:
                     waiting.stop()
-                    if not thinking:
+                    if len(thinking) == 1:
                         output.say("Thinking...")
                     output.say(f"{DIM}{thought}{PLAIN}" if styled else thought, end="")
                 if text:
                     waiting.stop()
-                    if thinking and not content and not hide_thinking:
+                    if thinking and len(content) == 1 and not hide_thinking:
                         output.say("\n...done thinking.\n")
                     output.say(text, end="")
-                thinking += [thought] if thought else []
-                content += [text] if text else []
                 for call in said.get("tool_calls") or []:
                     waiting.stop()
                     output.say(f"{call['function']['name']}({call['function']['arguments']})")

@@ -8,13 +8,14 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lhama_testing_replay import Replay, Reply, Seen, ndjson
 
+from lhama.daemon.cli import answer, output
 from lhama.daemon.cli.chat import Chat, read_message
 from lhama.daemon.cli.client import Client
 from lhama.daemon.cli.running import RunOptions
@@ -251,3 +252,23 @@ def test_ctrl_c_stops_the_answer_and_hangs_up(server: Replay, tmp_path: Path) ->
         endless.set()
     assert terminal.wait() == 0
     assert "a story" in (tmp_path / ".local/state/lhama/history").read_text()
+
+
+def test_what_was_shown_is_kept_when_ctrl_c_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interrupt lands between the printing of a piece and whatever follows."""
+
+    def chunks() -> Generator[dict[str, Any], None, None]:
+        yield {"message": {"content": "Once upon"}}
+        raise AssertionError("the answer went on")
+
+    shown: list[str] = []
+
+    def say(text: str = "", end: str = "\n") -> None:
+        shown.append(text)
+        if text == "Once upon":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(output, "say", say)
+    said = answer.show(chunks())
+    assert shown[0] == "Once upon"
+    assert (said.stopped, said.content) == (True, "Once upon")
