@@ -96,6 +96,7 @@ def server(gguf: Path, **environment: str) -> Iterator[Server]:
                 env=env,
                 check=True,
                 stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
             yield Server(port, process)
         finally:
