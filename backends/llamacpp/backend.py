@@ -10,6 +10,7 @@ from pathlib import Path
 from lhama.backends import devices
 from lhama.backends.llamacpp import memory
 from lhama.backends.llamacpp.architectures import KNOWN
+from lhama.backends.openmp import spin_briefly
 from lhama.plugins.backend import (
     API_VERSION,
     BackendError,
@@ -65,6 +66,7 @@ class LlamaCppBackend:
             raise UnsupportedModel(support.reason)
         header = _header(model)
         memory.kv_layers(header, options)  # a wrong kv_type is the user's error: say so first
+        spin_briefly()
         from lhama.backends.llamacpp.loader import load
 
         return load(model, header, options, progress)

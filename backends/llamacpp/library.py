@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 from collections import deque
 from functools import lru_cache
 from typing import Any
-
-# How long an OpenMP thread spins at a barrier before it sleeps. Left alone, libgomp spins for
-# milliseconds: with any other work on the cores a token then takes ten times as long (measured on
-# two cores: two models at once 17 against 2 tokens/s each; alone on a quiet machine 5 % less).
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # isort: off
 import llama_cpp  # loads the shared library

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from lhama.backends import devices
+from lhama.backends.openmp import spin_briefly
 from lhama.backends.pytorch import memory
 from lhama.backends.pytorch.hyperparameters import Hyperparameters
 from lhama.plugins.backend import (
@@ -64,6 +65,7 @@ class PyTorchBackend:
             raise UnsupportedModel(support.reason)
         progress(0.0, "reading the header")
         header = _header(model, vocabulary=True)
+        spin_briefly()
         from lhama.backends.pytorch.loader import load
 
         return load(header, options, choose(options), progress)
