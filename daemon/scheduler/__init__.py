@@ -1,7 +1,8 @@
 """Which runner serves a request: load, share, evict, keep alive. One loop owns all of it."""
 
 from lhama.daemon.scheduler.lease import Lease
-from lhama.daemon.scheduler.loop import LoadedModel, Scheduler
+from lhama.daemon.scheduler.loop import Scheduler
 from lhama.daemon.scheduler.placement import LoadRequest
+from lhama.daemon.scheduler.table import LoadedModel
 
 __all__ = ["Lease", "LoadRequest", "LoadedModel", "Scheduler"]

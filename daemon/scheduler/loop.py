@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 
 import psutil
 import structlog
@@ -22,6 +21,7 @@ from lhama.daemon.scheduler.lease import Lease
 from lhama.daemon.scheduler.placement import Decision, LoadRequest, Resident, decide
 from lhama.daemon.scheduler.planning import Plan, Planner
 from lhama.daemon.scheduler.runner import OutOfMemoryAtLoad, Runner
+from lhama.daemon.scheduler.table import Entry, LoadedModel, Want
 from lhama.daemon.store.model import StoredModel
 from lhama.plugins.registry import Registry
 
@@ -29,50 +29,6 @@ log = structlog.get_logger(__name__)
 
 FAR_FUTURE = 292 * 365 * 24 * 3600 * 10**9
 """Nanoseconds from now that stand for "forever" in ``expires_at`` (about 292 years, as Go's)."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """One line of ``/api/ps``. Sizes in bytes, time in Unix nanoseconds."""
-
-    model: StoredModel
-    size: int
-    size_vram: int
-    context: int
-    slots: int
-    expires_at: int
-    backend: str
-    device: str
-    pipeline: str
-
-
-@dataclass(eq=False)
-class Want:
-    """A request that waits for a runner."""
-
-    key: str
-    """The weights file's path: a runner's identity."""
-    model: StoredModel
-    request: LoadRequest
-    keep_alive: int | None
-    since_ns: int
-    answer: asyncio.Future[Lease]
-    plan: Plan | None = None
-    """How it would be loaded; made when it has to be, since it takes reading headers."""
-
-
-@dataclass(eq=False)
-class Entry:
-    """A loaded model and who uses it."""
-
-    plan: Plan
-    runner: Runner
-    keep_alive: int
-    users: int = 0
-    used_ns: int = field(default_factory=time.time_ns)
-    expiring: bool = False
-    """It goes as soon as it is idle, whatever its keep-alive says."""
-    timer: asyncio.TimerHandle | None = None
 
 
 class Scheduler:

@@ -1,0 +1,57 @@
+"""What the scheduler keeps: models that are loaded, and requests that wait for one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from lhama.daemon.scheduler.lease import Lease
+from lhama.daemon.scheduler.placement import LoadRequest
+from lhama.daemon.scheduler.planning import Plan
+from lhama.daemon.scheduler.runner import Runner
+from lhama.daemon.store.model import StoredModel
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """One line of ``/api/ps``. Sizes in bytes, time in Unix nanoseconds."""
+
+    model: StoredModel
+    size: int
+    size_vram: int
+    context: int
+    slots: int
+    expires_at: int
+    backend: str
+    device: str
+    pipeline: str
+
+
+@dataclass(eq=False)
+class Want:
+    """A request that waits for a runner."""
+
+    key: str
+    """The weights file's path: a runner's identity."""
+    model: StoredModel
+    request: LoadRequest
+    keep_alive: int | None
+    since_ns: int
+    answer: asyncio.Future[Lease]
+    plan: Plan | None = None
+    """How it would be loaded; made when it has to be, since it takes reading headers."""
+
+
+@dataclass(eq=False)
+class Entry:
+    """A loaded model and who uses it."""
+
+    plan: Plan
+    runner: Runner
+    keep_alive: int
+    users: int = 0
+    used_ns: int = field(default_factory=time.time_ns)
+    expiring: bool = False
+    """It goes as soon as it is idle, whatever its keep-alive says."""
+    timer: asyncio.TimerHandle | None = None
