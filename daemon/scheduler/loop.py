@@ -233,11 +233,20 @@ class Scheduler:
         async def run() -> None:
             try:
                 after = await work
-            finally:
-                self._busy_with = None
-            self._post(after)
+            except Exception:  # it answers its own failures: this is a bug, and must not block all
+                log.exception("scheduler work failed")
+                self._post(self._done)
+            else:
+                self._post(lambda: self._done(after))
 
         self._busy_with = asyncio.create_task(run())
+
+    def _done(self, after: Callable[[], None] | None = None) -> None:
+        """Slow work has ended. Its outcome is applied in the same event: nothing may be decided
+        between the two, or what was loaded would be loaded again."""
+        self._busy_with = None
+        if after is not None:
+            after()
 
     async def _plan(self, want: Want) -> Callable[[], None]:
         try:
@@ -269,15 +278,14 @@ class Scheduler:
             seconds=round((time.monotonic_ns() - want.since_ns) / 1e9, 2),
         )
         keep_alive = self._settings.keep_alive if want.keep_alive is None else want.keep_alive
-        return lambda: self._loaded(Entry(plan, runner, keep_alive))
+        return lambda: self._loaded(want, Entry(plan, runner, keep_alive))
 
-    def _loaded(self, entry: Entry) -> None:
+    def _loaded(self, want: Want, entry: Entry) -> None:
         self._entries[entry.plan.key] = entry
-        head = self._waiting[0] if self._waiting else None
-        if head is not None and head.key == entry.plan.key and not head.answer.done():
-            self._waiting.popleft()
-            self._grant(entry, head)  # even if it would not match: it was loaded for this one
-        else:
+        if want in self._waiting:
+            self._waiting.remove(want)
+            self._grant(entry, want)  # before a keep-alive of 0 can end what was loaded for it
+        if not entry.users:
             self._restart_timer(entry)
 
     def _load_failed(self, want: Want, error: LhamaError) -> None:
