@@ -138,7 +138,7 @@ class Batcher:
         if not sequence.request.shift:
             self._end(sequence, "length")
             return False
-        keep = min(sequence.request.num_keep, self._limits.context - 2)
+        keep = max(0, min(sequence.request.num_keep, self._limits.context - 2))
         discard = max((self._limits.context - keep) // 2, 1)
         sequence.drop_cached(keep, discard)
         if "shift" in self._limits.features:
@@ -216,11 +216,16 @@ class Batcher:
     def masks_for(self, plan: StepPlan) -> dict[int, bytes]:
         """The grammar masks of a plan's rows; their sequences' tokens are all known by now."""
         rows = {(row.slot, row.epoch) for row in plan.rows if row.masked}
-        return {
-            s.slot: s.request.grammar.mask()
-            for s in self._running
-            if s.request.grammar is not None and (s.slot, s.epoch) in rows
-        }
+        masks: dict[int, bytes] = {}
+        for sequence in list(self._running):
+            grammar = sequence.request.grammar
+            if grammar is None or (sequence.slot, sequence.epoch) not in rows:
+                continue
+            try:
+                masks[sequence.slot] = grammar.mask()
+            except Exception as error:  # the grammar's trouble is this request's alone
+                self._fail(sequence, f"the grammar failed: {error}")
+        return masks
 
     def commit(self, plan: StepPlan, result: StepResult) -> None:
         """Take in a step's results. Rows of sequences that have ended are dropped by their epoch."""
@@ -255,9 +260,13 @@ class Batcher:
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
         """End the requests of a step that could not be computed; what their slots hold is void."""
-        rows = {(row.slot, row.epoch) for row in plan.rows}
+        rows = {row.slot: row.epoch for row in plan.rows}
+        for slot in self._slots:
+            slot.cached = [] if slot.index in rows else slot.cached
         for sequence in list(self._running):
-            if (sequence.slot, sequence.epoch) in rows:
+            epoch = rows.get(sequence.slot, sequence.epoch + 1)
+            # A later occupant that began on what the step should have left there fails, too.
+            if epoch == sequence.epoch or (epoch < sequence.epoch and sequence.cached_tokens):
                 self._fail(sequence, error)
 
     def _fail(self, sequence: Sequence, error: str) -> None:

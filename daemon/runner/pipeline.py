@@ -121,10 +121,10 @@ class Pipeline:
 
     def _compute(self, plan: StepPlan, prepared: PreparedStep) -> Flight | None:
         """Start a prepared step, unless everything in it has ended meanwhile."""
-        tokens = self._batcher.tokens_for(plan)
-        if not plan.kv and all(token == DROPPED for token in tokens):
-            return None
         try:
+            tokens = self._batcher.tokens_for(plan)
+            if not plan.kv and all(token == DROPPED for token in tokens):
+                return None
             return Flight(plan, prepared, self._engine.compute_current(prepared, tokens))
         except Exception as error:
             self._fail(plan, error)

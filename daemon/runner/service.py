@@ -87,6 +87,8 @@ class Service:
         built = build(
             request.prompt, self._tokenizer, self._facts, limit, request.num_keep, request.shift
         )
+        if not built.tokens:
+            raise RunnerFailed("the prompt is empty: its template renders to nothing", status=400)
         if built.images:
             raise RunnerFailed(
                 "Multimodal data provided, but model does not support multimodal requests.",
@@ -105,13 +107,17 @@ class Service:
                 built.tokens,
                 request.sampling,
                 request.num_predict,
-                request.num_keep + self._tokenizer.add_bos,
+                self._kept(request.num_keep, built.tokens),
                 request.shift,
                 request.logprobs,
                 answer,
                 grammar,
             )
         )
+
+    def _kept(self, num_keep: int, prompt: list[int]) -> int:
+        """Tokens a context shift keeps: a BOS and ``num_keep`` more; negative: all of the prompt."""
+        return len(prompt) if num_keep < 0 else num_keep + self._tokenizer.add_bos
 
     def _render(self, request: Render) -> None:
         limit = self._engine.limits.context

@@ -222,6 +222,8 @@ class Scheduler:
     def _forget(self, entry: Entry) -> None:
         if self._entries.get(entry.plan.key) is entry:
             del self._entries[entry.plan.key]
+        for want in self._waiting:
+            want.plan = None  # there is more memory now than it was made for
         if entry.timer is not None:
             entry.timer.cancel()
 

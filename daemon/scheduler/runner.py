@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 LAST_WORDS = 20
 """Lines of a runner's stderr that are kept for error messages."""
 
+STDERR_CHUNK = 1 << 14
+
 STOP_GRACE = 5.0
 """Seconds a runner may take to finish its step and free its memory before it is killed."""
 
@@ -197,11 +199,16 @@ class Runner(asyncio.Protocol):
 
     async def _listen_to_stderr(self) -> None:
         assert self._process.stderr is not None
-        while line := await self._process.stderr.readline():
+        unfinished = ""
+        # In chunks: readline() gives up on a long line, and a pipe nobody reads stops the runner.
+        while data := await self._process.stderr.read(STDERR_CHUNK):
             self._heard_at = asyncio.get_running_loop().time()
-            text = line.decode("utf-8", "replace").rstrip()
-            self._last_words.append(text)
-            log.debug("runner", runner=self.name, line=text)
+            *lines, unfinished = (unfinished + data.decode("utf-8", "replace")).split("\n")
+            unfinished = unfinished[-STDERR_CHUNK:]
+            for line in lines:
+                self._last_words.append(line.rstrip())
+                log.debug("runner", runner=self.name, line=line.rstrip())
+        self._last_words.append(unfinished)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -197,6 +197,18 @@ def test_a_template_that_loops_ends_that_request(daemon: Daemon) -> None:
     assert ask(daemon)["response"]
 
 
+def test_a_prompt_of_nothing_hurts_nobody(daemon: Daemon) -> None:
+    stream = daemon.lines(
+        "/api/generate", {"model": "slow", "prompt": "x", "options": {"num_predict": 60}}
+    )
+    next(stream)
+    body = {"model": "slow", "prompt": "x", "template": "{{ .System }}", "stream": False}
+    status, message = refusal(daemon, "/api/generate", body)
+    assert status == 400
+    assert "empty" in message
+    assert list(stream)[-1]["done"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_a_full_disk_is_reported_and_nothing_half_written_is_listed(
     tmp_path: Path, smollm2: Path

@@ -101,7 +101,7 @@ def test_keep_alive_ends_and_sticks(daemon: Daemon) -> None:
     assert loaded(daemon)[0]["expires_at"] > "2300", "it stays what the last request said"
     ask(daemon, keep_alive="200ms")
     assert soon(lambda: not daemon.runners())
-    assert loaded(daemon) == []
+    assert soon(lambda: loaded(daemon) == []), "listed until its process is reaped, no longer"
     ask(daemon)
     daemon.call("/api/generate", {"model": "first", "keep_alive": 0})
     assert soon(lambda: not daemon.runners())

@@ -50,6 +50,7 @@ class Line:
         self.pipeline = Pipeline(self.engine, self.batcher, Emitter(self._receive), order)
         self.plans: list[StepPlan] = []
         self.received: dict[int, Received] = {}
+        self.answers: dict[int, Answer] = {}
         self._watch_plans()
         self._thread = threading.Thread(target=self.pipeline.run, daemon=True)
         self._thread.start()
@@ -78,6 +79,7 @@ class Line:
         tokenizer = self.engine.tokenizer
         received = self.received[request_id] = Received()
         answer = Answer(request_id, tokenizer, stop or [], OutputParser(Prompt(), text))
+        self.answers[request_id] = answer
         tokens = tokenizer.encode(text, add_special=True, parse_special=True)
         self.pipeline.inbox.put(
             Submission(request_id, tokens, sampling, num_predict, num_keep, shift, -1, answer)

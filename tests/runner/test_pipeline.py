@@ -8,7 +8,9 @@ import pytest
 from lhama_testing_line import ORDERS, Line, Received
 
 from lhama.backends.reference.model import Behaviour
+from lhama.daemon.prompt.output import Parsed
 from lhama.daemon.runner.pipeline import Order
+from lhama.daemon.wire.messages import ToolCall
 from lhama.plugins.backend import LoadOptions, Sampling
 
 SLOW = Behaviour(
@@ -191,3 +193,29 @@ def test_cancelled_requests_say_nothing_more(order: Order) -> None:
     line.close()
     assert gone.ends == 0
     assert line.batcher.idle
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_answer_that_cannot_be_sent_ends_alone(order: Order) -> None:
+    """A tool call with a number that fits no wire, in the middle of two streams."""
+    line = Line(order, Behaviour(compute_us=300))
+    good = line.submit(1, "good", num_predict=30)
+    bad = line.submit(2, "bad", num_predict=30)
+    call = ToolCall("f", {"x": 1 << 70})
+    line.answers[2]._parser.feed = lambda text: Parsed(tool_calls=[call])  # type: ignore[method-assign]
+    assert good.ended.wait(10)
+    assert bad.ended.wait(10)
+    line.close()
+    assert (good.error, len(good.text)) == ("", 30)
+    assert "unreadable" in bad.error
+    assert (good.ends, bad.ends) == (1, 1)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("num_keep", [-3, -1, 0, 500])
+def test_whatever_is_kept_the_context_is_respected(order: Order, num_keep: int) -> None:
+    line = Line(order, options=LoadOptions(slots=1, context=64, batch=64))
+    received = line.submit(1, "once upon a time", num_predict=150, num_keep=num_keep)
+    assert received.ended.wait(10)
+    line.close()
+    assert (received.error, len(received.text)) == ("", 150)
