@@ -11,8 +11,7 @@ SPIN = 1000
 def spin_briefly() -> None:
     """Say so to OpenMP; call before the engine's library is loaded. A user's own setting stands.
 
-    Left alone, threads spin for milliseconds: with any other work on the cores a token then takes
-    many times as long. Measured with SmolLM2 on two cores, tokens/s: two models at once 18 each
-    instead of 2; alone on a quiet machine 98 instead of 105 (medians of 3).
+    Left alone, threads spin for milliseconds, which takes the core from whoever else wants it: other
+    models, the daemon, the client. The price is a few per cent where nobody else does.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN))
