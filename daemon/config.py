@@ -57,6 +57,9 @@ class Settings:
     keep_alive: Duration = 5 * MINUTE
     load_timeout: Duration = 5 * MINUTE
     """Longest stall of a load without progress."""
+    step_timeout: Duration = 5 * MINUTE
+    """Longest time a runner may take for one step, and five times what it may be silent; then it is
+    given up and replaced. A step is at most a batch of prompt tokens."""
     num_parallel: int = 0
     """Slots of a runner; 0: the scheduler chooses by memory. Ollama's default of 1 would serve
     clients in turn, where one batch can serve them together."""
@@ -132,6 +135,7 @@ class Settings:
             "blocked_plugins": tuple("*" if n in ("all", "1") else n for n in blocked),
             "log_format": read.choice("LHAMA_LOG_FORMAT", ("console", "json")),
             "report_version": read.text("LHAMA_REPORT_VERSION") or COMPATIBLE_VERSION,
+            "step_timeout": _forever_if(read.duration("LHAMA_STEP_TIMEOUT", 5 * MINUTE), below=1),
             "shutdown_grace": read.duration("LHAMA_SHUTDOWN_GRACE", 30 * SECOND),
         }
         values |= {name: value for name, value in flags.items() if value is not None}

@@ -68,7 +68,7 @@ def serve(load: Load, engine: Engine, frames: Frames, send: Sender) -> None:
     batcher = Batcher(limits, engine.tokenizer.end_tokens)
     pipeline = Pipeline(engine, batcher, Emitter(send), order)
     facts = ModelFacts.read(load.model.weights)
-    service = Service(engine, facts, batcher, pipeline.inbox, send)
+    service = Service(engine, facts, pipeline, send)
     reader = threading.Thread(target=read, args=(frames, service), name="wire", daemon=True)
     reader.start()
     send(

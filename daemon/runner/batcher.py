@@ -68,7 +68,7 @@ class Batcher:
 
     @property
     def steps(self) -> int:
-        """Steps planned so far: what a watchdog compares."""
+        """Steps planned so far."""
         return self._step
 
     def submit(self, request: Submission) -> None:

@@ -65,6 +65,17 @@ class Pipeline:
             "off": self._off,
         }
         self._advance = orders[order]
+        self._jobs_done = 0
+
+    @property
+    def progress(self) -> int:
+        """Steps and jobs begun so far: what stands still when the engine hangs."""
+        return self._batcher.steps + self._jobs_done
+
+    @property
+    def active(self) -> int:
+        """Requests taken in and not answered."""
+        return self._batcher.active + len(self._jobs)
 
     def run(self) -> None:
         """Run until closed. A step in flight is finished first, so the engine may be closed."""
@@ -73,7 +84,9 @@ class Pipeline:
             self._take_in(wait=flight is None and self._batcher.idle and not self._jobs)
             flight = self._advance(flight)
             while flight is None and self._jobs:
-                self._jobs.pop(0).run()
+                self._jobs[0].run()
+                self._jobs.pop(0)
+                self._jobs_done += 1
 
     # --------------------------------------------------------------------------------- the orders
 

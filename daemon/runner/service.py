@@ -15,10 +15,9 @@ from lhama.daemon.errors import LhamaError, RunnerFailed
 from lhama.daemon.prompt.build import ModelFacts, build, render
 from lhama.daemon.prompt.output import OutputParser
 from lhama.daemon.runner.answer import Answer
-from lhama.daemon.runner.batcher import Batcher
 from lhama.daemon.runner.embedding import embed
 from lhama.daemon.runner.grammar import Grammars
-from lhama.daemon.runner.pipeline import Cancelled, Inbox, Job
+from lhama.daemon.runner.pipeline import Cancelled, Job, Pipeline
 from lhama.daemon.runner.sequence import Submission
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import (
@@ -53,14 +52,12 @@ class Sender:
 class Service:
     """One loaded model's requests."""
 
-    def __init__(
-        self, engine: Engine, facts: ModelFacts, batcher: Batcher, inbox: Inbox, send: Sender
-    ) -> None:
+    def __init__(self, engine: Engine, facts: ModelFacts, pipeline: Pipeline, send: Sender) -> None:
         self._engine = engine
         self._tokenizer = engine.tokenizer
         self._facts = facts
-        self._batcher = batcher
-        self._inbox = inbox
+        self._pipeline = pipeline
+        self._inbox = pipeline.inbox
         self._send = send
         self._grammars = Grammars(engine.tokenizer)
 
@@ -78,7 +75,7 @@ class Service:
             case Cancel(id=request_id):
                 self._inbox.put(Cancelled(request_id))
             case Ping(id=ping_id):
-                self._send(Pong(ping_id, self._batcher.steps, self._batcher.active))
+                self._send(Pong(ping_id, self._pipeline.progress, self._pipeline.active))
             case Shutdown():
                 self._inbox.put(None)
 

@@ -144,7 +144,7 @@ class Scheduler:
             elif entry is not None and self._serves(entry, want):
                 self._waiting.popleft()
                 self._grant(entry, want)
-            elif entry is not None:  # loaded with other options: it must go first
+            elif entry is not None:  # dying, or loaded with other options: it must go first
                 entry.expiring = True
                 break
             elif want.plan is None:
@@ -195,9 +195,9 @@ class Scheduler:
         )
 
     def _serves(self, entry: Entry, want: Want) -> bool:
-        return not entry.expiring and want.request.matches(
-            entry.plan.request, entry.plan.trained_context
-        )
+        if entry.expiring or entry.runner.lost:
+            return False
+        return want.request.matches(entry.plan.request, entry.plan.trained_context)
 
     def _queued(self, key: str) -> bool:
         return any(want.key == key for want in self._waiting)
@@ -263,7 +263,11 @@ class Scheduler:
         return planned
 
     async def _load(self, want: Want, plan: Plan) -> Callable[[], None]:
-        runner = Runner(plan.model.name.short, lambda r: self._post(lambda: self._on_lost(r)))
+        runner = Runner(
+            plan.model.name.short,
+            lambda r: self._post(lambda: self._on_lost(r)),
+            self._settings.step_timeout,
+        )
         stall = self._settings.load_timeout / 1e9
         try:
             loaded = await runner.start(plan.message, stall)

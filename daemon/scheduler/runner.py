@@ -14,7 +14,9 @@ from typing import TypeVar
 
 import structlog
 
+from lhama.daemon.durations import FOREVER, Duration
 from lhama.daemon.errors import LoadError, RunnerFailed, RunnerLost
+from lhama.daemon.scheduler.watchdog import Watchdog
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import (
     Cancel,
@@ -28,6 +30,7 @@ from lhama.daemon.wire.messages import (
     Loaded,
     LoadFailed,
     LoadProgress,
+    Ping,
     Pong,
     Render,
     Rendered,
@@ -45,6 +48,9 @@ STDERR_CHUNK = 1 << 14
 
 STOP_GRACE = 5.0
 """Seconds a runner may take to finish its step and free its memory before it is killed."""
+
+DEATH_GRACE = 10.0
+"""Seconds a killed process may take to be gone; one that a driver holds may never be."""
 
 Reply = Delta | Rendered | Embedded
 R = TypeVar("R", bound=Reply)
@@ -82,10 +88,16 @@ class Stream:
 class Runner(asyncio.Protocol):
     """One runner process. Made by ``start``; ``on_lost`` is called once when it ends unasked."""
 
-    def __init__(self, name: str, on_lost: Callable[[Runner], None]) -> None:
+    def __init__(
+        self, name: str, on_lost: Callable[[Runner], None], patience: Duration = FOREVER
+    ) -> None:
+        """``patience``: how long one step may take before the process is given up."""
         self.name = name
         self.loaded: Loaded | None = None
         self._on_lost = on_lost
+        self._watchdog = Watchdog(patience)
+        self._verdict = ""
+        self._watching: asyncio.Task[None] | None = None
         self._decoder = codec.daemon_side()
         self._streams: dict[int, Stream] = {}
         self._ids = itertools.count(1)
@@ -129,6 +141,7 @@ class Runner(asyncio.Protocol):
         except BaseException:
             await self.stop(grace=0)
             raise
+        self._watching = self._spawn(self._watch())
         return self.loaded
 
     async def _await_loaded(self, stall: float) -> Loaded:
@@ -150,31 +163,49 @@ class Runner(asyncio.Protocol):
                 await asyncio.wait_for(self._process.wait(), grace)
             except TimeoutError:
                 log.warning("runner killed: it did not stop in time", runner=self.name)
-        self._kill()
-        await self._process.wait()
+        await self._kill()
         self._transport.close()
         self._end_requests(RunnerLost("the model was unloaded"))
 
-    def _kill(self) -> None:
+    async def _kill(self) -> None:
         try:
             self._process.kill()
         except ProcessLookupError:
             pass
+        try:
+            await asyncio.wait_for(self._process.wait(), DEATH_GRACE)
+        except TimeoutError:
+            log.error("runner does not die", runner=self.name, pid=self._process.pid)
+
+    async def _watch(self) -> None:
+        """Ping while there is work; give the process up when the watchdog says so."""
+        while not self._verdict:
+            await asyncio.sleep(self._watchdog.interval)
+            if self._watchdog.wants_ping(bool(self._streams)):
+                self._send(Ping(0))
+                self._verdict = self._watchdog.pinged()
+        self._transport.abort()
+
+    @property
+    def lost(self) -> bool:
+        """Whether it takes no more requests."""
+        return self._transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         self._spawn(self._bury())
 
     async def _bury(self) -> None:
         """The wire is closed: whatever the process still does, it is no runner any more."""
         try:
-            await asyncio.wait_for(self._process.wait(), 0.5)
+            await asyncio.wait_for(self._process.wait(), 0 if self._verdict else 0.5)
         except TimeoutError:
-            self._kill()
-            await self._process.wait()
+            await self._kill()
         if self._stopping:
             return
         await asyncio.sleep(0)  # let the last lines of stderr arrive
-        reason = f"the model runner {self._how_it_ended()}{self._words()}"
+        reason = f"the model runner {self._verdict or self._how_it_ended()}{self._words()}"
         log.error("runner lost", runner=self.name, reason=reason)
         if not self._answer.done():
             self._answer.set_exception(LoadError(reason))
@@ -210,10 +241,11 @@ class Runner(asyncio.Protocol):
                 log.debug("runner", runner=self.name, line=line.rstrip())
         self._last_words.append(unfinished)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # ---------------------------------------------------------------------------------- the wire
 
@@ -224,6 +256,7 @@ class Runner(asyncio.Protocol):
             log.error("runner sent nonsense", runner=self.name, error=str(e))
             self._transport.abort()
             return
+        self._watchdog.heard()
         for message in messages:
             self._receive(message)
 
@@ -251,7 +284,7 @@ class Runner(asyncio.Protocol):
                 kind = OutOfMemoryAtLoad if message.out_of_memory else LoadError
                 self._answer.set_exception(kind(message.message))
             case Pong():
-                pass
+                self._watchdog.answered(message)
 
     def _deliver(self, request_id: int, item: Reply | Exception) -> None:
         if (stream := self._streams.get(request_id)) is not None:
@@ -266,7 +299,7 @@ class Runner(asyncio.Protocol):
         """Send a request; the id it got, and where its replies come. End it by ``close``."""
         request.id = next(self._ids)
         stream = Stream()
-        if self._transport.is_closing():
+        if self.lost:
             stream.put(RunnerLost("the model runner has just ended"))
             return request.id, stream
         self._streams[request.id] = stream
@@ -277,5 +310,5 @@ class Runner(asyncio.Protocol):
         """Forget a request; cancel it in the runner unless it has ``finished``."""
         if self._streams.pop(request_id, None) is None:
             return
-        if not finished and not self._transport.is_closing():
+        if not finished and not self.lost:
             self._send(Cancel(request_id))

@@ -213,11 +213,13 @@ class Embedded(msgspec.Struct, tag="embedded"):
 
 
 class Pong(msgspec.Struct, tag="pong"):
-    """Proof of life *and* of progress: ``steps`` stands still while ``active`` > 0 in a hang."""
+    """Proof of life *and* of work: ``progress`` stands still while ``active`` > 0 in a hang."""
 
     id: int
-    steps: int
+    progress: int
+    """Steps and other work begun so far."""
     active: int
+    """Requests not answered yet."""
 
 
 FromRunner = LoadProgress | Loaded | LoadFailed | Step | Failed | Rendered | Embedded | Pong
