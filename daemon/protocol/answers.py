@@ -44,10 +44,13 @@ class Answer(ABC):
         self._load_ns = load_ns
         self._encoder = ChunkEncoder(model, chat=self.chat)
 
-    def lines(self, delta: wire.Delta) -> bytes:
-        """The stream's lines for one delta: its text, if it has any, then the end, if it is it."""
-        line = self._chunk(delta)
-        return line if delta.done is None else line + self._end(Piece(), delta.done) + b"\n"
+    def lines(self, deltas: list[wire.Delta]) -> bytes:
+        """The stream's lines for some deltas: each one's text, if it has any, and the end."""
+        now = times.now()
+        lines = [self._chunk(delta, now) for delta in deltas]
+        if (done := deltas[-1].done) is not None:
+            lines += self._end(Piece(), done), b"\n"
+        return b"".join(lines)
 
     def body(self, deltas: list[wire.Delta]) -> bytes:
         """All of the answer in one body."""
@@ -73,9 +76,9 @@ class Answer(ABC):
     def _encode(self, piece: Piece, **members: Any) -> bytes:
         """Ollama's reply struct with this piece and these further members."""
 
-    def _chunk(self, delta: wire.Delta) -> bytes:
+    def _chunk(self, delta: wire.Delta, now: str) -> bytes:
         if not (delta.thinking or delta.tool_calls or delta.logprobs):
-            return self._encoder.text(times.now(), delta.content) if delta.content else b""
+            return self._encoder.text(now, delta.content) if delta.content else b""
         piece = Piece(delta.content, delta.thinking, delta.tool_calls, delta.logprobs)
         return self._encode(piece, done=False) + b"\n"
 

@@ -3,6 +3,7 @@
 from lhama.daemon.scheduler.lease import Lease
 from lhama.daemon.scheduler.loop import Scheduler
 from lhama.daemon.scheduler.placement import LoadRequest
+from lhama.daemon.scheduler.replies import Sink
 from lhama.daemon.scheduler.table import LoadedModel
 
-__all__ = ["Lease", "LoadRequest", "LoadedModel", "Scheduler"]
+__all__ = ["Lease", "LoadRequest", "LoadedModel", "Scheduler", "Sink"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from types import TracebackType
 
-from lhama.daemon.scheduler.runner import R, Runner
-from lhama.daemon.wire.messages import Delta, Embed, Embedded, Generate, Prompt, Render, Rendered
+from lhama.daemon.scheduler.replies import Reply, Sink
+from lhama.daemon.scheduler.runner import Runner
+from lhama.daemon.wire.messages import Embed, Embedded, Generate, Prompt, Render, Rendered
 
 
 class Lease:
@@ -33,35 +34,15 @@ class Lease:
     ) -> None:
         self.release()
 
-    async def generate(self, request: Generate) -> AsyncGenerator[Delta, None]:
-        """The answer, delta by delta; the last has ``done``. Closing the iterator cancels.
-
-        Raises ``RunnerFailed`` or ``RunnerLost``.
-        """
-        request_id, stream = self._runner.open(request)
-        finished = False
-        try:
-            while not finished:
-                delta = await stream.get(Delta)
-                finished = delta.done is not None
-                yield delta
-        finally:
-            self._runner.close(request_id, finished=finished)
+    async def generate(self, request: Generate, sink: Sink) -> None:
+        """Hand the answer's deltas to ``sink``; the last has ``done``. Cancelling it cancels the
+        request. Raises ``RunnerFailed``, ``RunnerLost`` or what the sink raises."""
+        await self._runner.stream(request, sink)
 
     async def render(self, prompt: Prompt) -> Rendered:
         """The prompt's text as the model would see it."""
-        return await self._one(Render(0, prompt), Rendered)
+        return await self._runner.call(Render(0, prompt), Reply[Rendered]())
 
     async def embed(self, inputs: list[str], truncate: bool) -> Embedded:
         """One vector an input, not normalised."""
-        return await self._one(Embed(0, inputs, truncate), Embedded)
-
-    async def _one(self, request: Render | Embed, kind: type[R]) -> R:
-        request_id, stream = self._runner.open(request)
-        finished = False
-        try:
-            reply = await stream.get(kind)
-            finished = True
-            return reply
-        finally:
-            self._runner.close(request_id, finished=finished)
+        return await self._runner.call(Embed(0, inputs, truncate), Reply[Embedded]())

@@ -10,12 +10,13 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import TypeVar
+from typing import Any
 
 import structlog
 
 from lhama.daemon.durations import FOREVER, Duration
 from lhama.daemon.errors import LoadError, RunnerFailed, RunnerLost
+from lhama.daemon.scheduler.replies import R, Reply, Sink, Stream
 from lhama.daemon.scheduler.watchdog import Watchdog
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import (
@@ -52,37 +53,9 @@ STOP_GRACE = 5.0
 DEATH_GRACE = 10.0
 """Seconds a killed process may take to be gone; one that a driver holds may never be."""
 
-Reply = Delta | Rendered | Embedded
-R = TypeVar("R", bound=Reply)
-
 
 class OutOfMemoryAtLoad(LoadError):
     """The backend found too little memory: evicting others may help."""
-
-
-class Stream:
-    """What one request gets back, in order; ends with an error or when its reader stops."""
-
-    def __init__(self) -> None:
-        self._items: deque[Reply | Exception] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-
-    def put(self, item: Reply | Exception) -> None:
-        self._items.append(item)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def get(self, kind: type[R]) -> R:
-        """The next reply; raises what ended the request."""
-        if not self._items:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-            self._waiter = None
-        item = self._items.popleft()
-        if isinstance(item, Exception):
-            raise item
-        assert isinstance(item, kind)
-        return item
 
 
 class Runner(asyncio.Protocol):
@@ -100,6 +73,7 @@ class Runner(asyncio.Protocol):
         self._watching: asyncio.Task[None] | None = None
         self._decoder = codec.daemon_side()
         self._streams: dict[int, Stream] = {}
+        self._replies: dict[int, Reply[Any]] = {}
         self._ids = itertools.count(1)
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
         self._stopping = False
@@ -181,7 +155,7 @@ class Runner(asyncio.Protocol):
         """Ping while there is work; give the process up when the watchdog says so."""
         while not self._verdict:
             await asyncio.sleep(self._watchdog.interval)
-            if self._watchdog.wants_ping(bool(self._streams)):
+            if self._watchdog.wants_ping(bool(self._streams or self._replies)):
                 self._send(Ping(0))
                 self._verdict = self._watchdog.pinged()
         self._transport.abort()
@@ -224,9 +198,10 @@ class Runner(asyncio.Protocol):
         return f": {words[-1]}" if words else ""
 
     def _end_requests(self, error: Exception) -> None:
-        streams, self._streams = self._streams, {}
-        for stream in streams.values():
-            stream.put(error)
+        for stream in self._streams.values():
+            stream.fail(error)
+        for reply in self._replies.values():
+            reply.fail(error)
 
     async def _listen_to_stderr(self) -> None:
         assert self._process.stderr is not None
@@ -257,25 +232,31 @@ class Runner(asyncio.Protocol):
             self._transport.abort()
             return
         self._watchdog.heard()
+        news: dict[int, list[Delta]] = {}
         for message in messages:
-            self._receive(message)
+            if isinstance(message, Step):
+                for delta in message.deltas:
+                    news.setdefault(delta.id, []).append(delta)
+            else:
+                self._receive(message)
+        for request_id, deltas in news.items():  # one write for each client, however many steps
+            if (stream := self._streams.get(request_id)) is not None:
+                stream.deliver(deltas)
 
     def _receive(self, message: FromRunner) -> None:
         match message:
-            case Step(deltas):
-                for delta in deltas:
-                    if (stream := self._streams.get(delta.id)) is not None:
-                        stream.put(delta)
-            case Failed():
+            case Failed(id=request_id):
                 error = RunnerFailed(
                     message.message,
                     status=message.status,
                     kind=message.kind,
                     details=message.details,
                 )
-                self._deliver(message.id, error)
+                if (request := self._waiting(request_id)) is not None:
+                    request.fail(error)
             case Rendered() | Embedded():
-                self._deliver(message.id, message)
+                if (reply := self._replies.get(message.id)) is not None:
+                    reply.deliver(message)
             case LoadProgress():
                 self._heard_at = asyncio.get_running_loop().time()
             case Loaded():
@@ -286,29 +267,49 @@ class Runner(asyncio.Protocol):
             case Pong():
                 self._watchdog.answered(message)
 
-    def _deliver(self, request_id: int, item: Reply | Exception) -> None:
-        if (stream := self._streams.get(request_id)) is not None:
-            stream.put(item)
+    def _waiting(self, request_id: int) -> Stream | Reply[Any] | None:
+        return self._streams.get(request_id) or self._replies.get(request_id)
 
     def _send(self, message: ToRunner) -> None:
         self._transport.write(codec.encode(message))
 
     # ------------------------------------------------------------------------------------ requests
 
-    def open(self, request: Generate | Render | Embed) -> tuple[int, Stream]:
-        """Send a request; the id it got, and where its replies come. End it by ``close``."""
-        request.id = next(self._ids)
-        stream = Stream()
-        if self.lost:
-            stream.put(RunnerLost("the model runner has just ended"))
-            return request.id, stream
-        self._streams[request.id] = stream
-        self._send(request)
-        return request.id, stream
+    async def stream(self, request: Generate, sink: Sink) -> None:
+        """Hand an answer's deltas to ``sink`` until its end. Cancelled, it cancels the request.
 
-    def close(self, request_id: int, *, finished: bool) -> None:
-        """Forget a request; cancel it in the runner unless it has ``finished``."""
-        if self._streams.pop(request_id, None) is None:
-            return
-        if not finished and not self.lost:
+        Raises ``RunnerFailed``, ``RunnerLost`` or what the sink raises.
+        """
+        stream = Stream(sink)
+        request.id = next(self._ids)
+        self._streams[request.id] = stream
+        self._ask(request, stream)
+        try:
+            await stream.wait()
+        finally:
+            del self._streams[request.id]
+            if not stream.finished:
+                self._cancel(request.id)
+
+    async def call(self, request: Render | Embed, reply: Reply[R]) -> R:
+        """The one answer to a request. Raises as ``stream`` does."""
+        request.id = next(self._ids)
+        self._replies[request.id] = reply
+        self._ask(request, reply)
+        try:
+            return await reply.wait()
+        except asyncio.CancelledError:
+            self._cancel(request.id)
+            raise
+        finally:
+            del self._replies[request.id]
+
+    def _ask(self, request: Generate | Render | Embed, waiting: Stream | Reply[Any]) -> None:
+        if self.lost:
+            waiting.fail(RunnerLost("the model runner has just ended"))
+        else:
+            self._send(request)
+
+    def _cancel(self, request_id: int) -> None:
+        if not self.lost:
             self._send(Cancel(request_id))

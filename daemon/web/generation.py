@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Awaitable
 
 from lhama.daemon.protocol.options import Options
 from lhama.daemon.protocol.types import ChatRequest, GenerateRequest
-from lhama.daemon.scheduler import Lease
+from lhama.daemon.scheduler import Lease, Sink
 from lhama.daemon.web import prompts
 from lhama.daemon.wire import messages as wire
 
 
 class Generation:
-    """The deltas of one answer, in one pass or two; iterate once."""
+    """One answer, in one pass or two; run once."""
 
     def __init__(
         self,
@@ -41,35 +40,44 @@ class Generation:
             want_context=want_context,
         )
 
-    async def deltas(self) -> AsyncGenerator[wire.Delta, None]:
+    async def run(self, sink: Sink) -> None:
+        """Hand the answer's deltas to ``sink``; the last has ``done``. Raises ``LhamaError``."""
         grammar = prompts.grammar(bytes(self._grammar))
         if grammar and self._think_first:
-            async with aclosing(self._think_then_answer(grammar)) as deltas:
-                async for delta in deltas:
-                    yield delta
-            return
-        self._request.grammar = grammar
-        async with aclosing(self._lease.generate(self._request)) as deltas:
-            async for delta in deltas:
-                yield delta
-
-    async def _think_then_answer(self, grammar: str) -> AsyncGenerator[wire.Delta, None]:
-        """Thoughts are free, the answer is constrained: a second pass makes it, knowing them."""
-        thoughts = ""
-        async with aclosing(self._lease.generate(self._request)) as deltas:
-            async for delta in deltas:
-                thoughts += delta.thinking
-                if delta.content:
-                    delta = wire.Delta(delta.id, thinking=delta.thinking)
-                    break
-                yield delta
-            else:
+            thoughts = await self._think(sink)
+            if thoughts is None:
                 return
-        if delta.thinking:
-            yield delta
-        second = wire.Message(role="assistant", thinking=thoughts)
-        self._prompt.messages = [*self._prompt.messages, *([second] if thoughts else [])]
+            second = wire.Message(role="assistant", thinking=thoughts)
+            self._prompt.messages = [*self._prompt.messages, *([second] if thoughts else [])]
         self._request.grammar = grammar
-        async with aclosing(self._lease.generate(self._request)) as deltas:
-            async for delta in deltas:
-                yield delta
+        await self._lease.generate(self._request, sink)
+
+    async def _think(self, sink: Sink) -> str | None:
+        """Thoughts are free, the answer is constrained: a first pass, given up at its first word.
+
+        Returns its thoughts, which the second pass knows; ``None`` if it never came to an answer.
+        """
+        thoughts: list[str] = []
+
+        def thinking(deltas: list[wire.Delta]) -> Awaitable[None] | None:
+            now = "".join(delta.thinking for delta in deltas)
+            thoughts.append(now)
+            if any(delta.content for delta in deltas):
+                raise _Answering(now)
+            return sink(deltas)
+
+        try:
+            await self._lease.generate(self._request, thinking)
+        except _Answering as end:
+            slow = sink([wire.Delta(0, thinking=end.thinking)]) if end.thinking else None
+            if slow is not None:
+                await slow
+            return "".join(thoughts)
+        return None
+
+
+class _Answering(Exception):
+    """The first pass has come to its answer; with the last of its thoughts."""
+
+    def __init__(self, thinking: str) -> None:
+        self.thinking = thinking

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import aclosing
 
 from aiohttp import web
 
@@ -21,6 +20,7 @@ from lhama.daemon.web.generation import Generation
 from lhama.daemon.web.replies import json_reply
 from lhama.daemon.web.service import SERVICE, Service
 from lhama.daemon.web.streaming import LineStream
+from lhama.daemon.wire.messages import Delta
 
 MAX_TOP_LOGPROBS = 20
 
@@ -98,14 +98,13 @@ async def _lease(
 async def _reply(
     request: web.Request, generation: Generation, answer: Answer, *, stream: bool
 ) -> web.StreamResponse:
-    async with aclosing(generation.deltas()) as deltas:
-        if not stream:
-            return json_reply(answer.body([delta async for delta in deltas]))
-        lines = LineStream(request)
-        try:
-            async for delta in deltas:
-                if line := answer.lines(delta):
-                    await lines.write(line)
-        except LhamaError as error:
-            return await lines.fail(error)
-        return await lines.end()
+    if not stream:
+        deltas: list[Delta] = []
+        await generation.run(deltas.extend)
+        return json_reply(answer.body(deltas))
+    lines = LineStream(request)
+    try:
+        await generation.run(lambda deltas: lines.push(answer.lines(deltas)))
+    except LhamaError as error:
+        return await lines.fail(error)
+    return await lines.end()

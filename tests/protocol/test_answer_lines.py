@@ -14,7 +14,7 @@ DONE = Done("stop", prompt_tokens=3, prompt_ns=5, eval_tokens=2, eval_ns=0, cont
 
 
 def _lines(answer: Answer, *deltas: Delta) -> list[dict[str, object]]:
-    return [json.loads(x) for d in deltas for x in answer.lines(d).splitlines()]
+    return [json.loads(x) for x in answer.lines(list(deltas)).splitlines()]
 
 
 def test_a_stream_ends_with_an_empty_line_of_counts() -> None:
@@ -59,7 +59,7 @@ def test_a_chunk_of_logprobs_alone_is_sent(kind: type[Answer]) -> None:
 
 
 def test_an_empty_delta_sends_nothing() -> None:
-    assert GenerateAnswer("m").lines(Delta(1)) == b""
+    assert GenerateAnswer("m").lines([Delta(1)]) == b""
 
 
 def test_control_and_debug_replies() -> None:

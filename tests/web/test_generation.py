@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from copy import deepcopy
 from typing import cast
 
 from lhama.daemon.protocol.options import Options
 from lhama.daemon.protocol.types import ChatRequest
-from lhama.daemon.scheduler import Lease
+from lhama.daemon.scheduler import Lease, Sink
 from lhama.daemon.web.generation import Generation
 from lhama.daemon.wire.messages import Delta, Done, Generate, Message, Prompt
 
@@ -25,20 +24,22 @@ class Script:
         self.asked: list[Generate] = []
         self.unread = 0
 
-    async def generate(self, request: Generate) -> AsyncGenerator[Delta, None]:
+    async def generate(self, request: Generate, sink: Sink) -> None:
         self.asked.append(deepcopy(request))
         deltas = self._passes.pop(0)
         self.unread += len(deltas)
         for delta in deltas:
             self.unread -= 1
-            yield delta
+            sink([delta])
 
 
 async def _run(script: Script, form: bytes = b'"json"') -> list[Delta]:
     prompt = Prompt(messages=[Message("user", "q")])
     body = ChatRequest(format=form)  # type: ignore[arg-type]
     generation = Generation(cast(Lease, script), prompt, Options(), body, think_first=True)
-    return [delta async for delta in generation.deltas()]
+    deltas: list[Delta] = []
+    await generation.run(deltas.extend)
+    return deltas
 
 
 async def test_the_answer_is_made_again_under_the_grammar() -> None:
