@@ -22,6 +22,10 @@ class BadRequest(LhamaError):
     status = 400
 
 
+class Malformed(BadRequest):
+    """A body that cannot be read as the request it should be; no model was looked at."""
+
+
 class InvalidName(BadRequest):
     """A model name that cannot be one."""
 
@@ -32,6 +36,10 @@ class InvalidDigest(BadRequest):
 
 class Forbidden(LhamaError):
     status = 403
+
+
+class CloudDisabled(Forbidden):
+    """Asked for what runs on ollama.com: this daemon never calls it."""
 
 
 class NotFound(LhamaError):

@@ -86,14 +86,18 @@ def build(
     (prompt beyond the context).
     """
     rendered = render(prompt, tokenizer, facts, limit)
-    text = _without_bos(rendered.text, tokenizer)
-    tokens = tokenizer.encode(text, add_special=True, parse_special=True)
+    tokens = encode(rendered.text, tokenizer)
     if prompt.truncate and not rendered.images and _renders_here(prompt):
         tokens = fit.cut(
             tokens, _num_ctx(prompt, limit), num_keep, shift=shift, bos=_adds_bos(tokenizer)
         )
     fit.refuse_beyond(len(tokens), limit)
     return Built(rendered.text, tokens, rendered.images)
+
+
+def encode(text: str, tokenizer: Tokenizer) -> list[int]:
+    """A prompt's text as the engine gets it, one BOS at most in front."""
+    return tokenizer.encode(_without_bos(text, tokenizer), add_special=True, parse_special=True)
 
 
 def render(prompt: Prompt, tokenizer: Tokenizer, facts: ModelFacts, limit: int) -> Rendered:

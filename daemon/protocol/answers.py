@@ -1,86 +1,65 @@
-"""An answer on its way to a client: deltas in, NDJSON lines or one JSON body out."""
+"""Answers of the native API: NDJSON lines, or one JSON body."""
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 from lhama.daemon.protocol import goencode, times
+from lhama.daemon.protocol.answer import Answer, Piece, only_text
 from lhama.daemon.protocol.replies import (
     ChatReply,
     ChunkEncoder,
     DebugInfo,
     GenerateReply,
     ReplyMessage,
+    error_body,
     logprobs,
     tool_calls,
 )
 from lhama.daemon.wire import messages as wire
 
 
-@dataclass(slots=True)
-class Piece:
-    """What one line or one body carries of an answer."""
-
-    content: str = ""
-    thinking: str = ""
-    tool_calls: list[wire.ToolCall] = field(default_factory=list)
-    logprobs: list[wire.TokenLogprob] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.content or self.thinking or self.tool_calls or self.logprobs)
-
-
-class Answer(ABC):
+class NativeAnswer(Answer):
     """One answer. ``began_ns`` is the monotonic time at which its request came in."""
 
+    stream_type = "application/x-ndjson"
+    whole_type = "application/json; charset=utf-8"
+    streams_controls = False
     chat: ClassVar[bool]
 
     def __init__(self, model: str, began_ns: int = 0, load_ns: int = 0) -> None:
-        self._model = model
+        super().__init__(model)
         self._began_ns = began_ns
         self._load_ns = load_ns
         self._encoder = ChunkEncoder(model, chat=self.chat)
 
     def lines(self, deltas: list[wire.Delta]) -> bytes:
-        """The stream's lines for some deltas: each one's text, if it has any, and the end."""
         now = times.now()
         lines = [self._chunk(delta, now) for delta in deltas]
         if (done := deltas[-1].done) is not None:
             lines += self._end(Piece(), done), b"\n"
         return b"".join(lines)
 
-    def body(self, deltas: list[wire.Delta]) -> bytes:
-        """All of the answer in one body."""
-        piece = Piece(
-            content="".join(d.content for d in deltas),
-            thinking="".join(d.thinking for d in deltas),
-            tool_calls=[call for d in deltas for call in d.tool_calls],
-            logprobs=[item for d in deltas for item in d.logprobs],
-        )
-        done = deltas[-1].done if deltas else None
-        assert done is not None, "an answer ends with its counts or an error"
+    def broken(self, status: int, message: str) -> bytes:
+        return error_body(message) + b"\n"
+
+    def whole(self, piece: Piece, done: wire.Done) -> bytes:
         return self._end(piece, done)
 
     def control(self, reason: str) -> bytes:
-        """The reply to a request without a prompt: ``load`` or ``unload``."""
         return self._encode(Piece(), done=True, done_reason=reason)
-
-    @abstractmethod
-    def debug(self, rendered: wire.Rendered) -> bytes:
-        """The reply to ``_debug_render_only``."""
 
     @abstractmethod
     def _encode(self, piece: Piece, **members: Any) -> bytes:
         """Ollama's reply struct with this piece and these further members."""
 
     def _chunk(self, delta: wire.Delta, now: str) -> bytes:
-        if not (delta.thinking or delta.tool_calls or delta.logprobs):
-            return self._encoder.text(now, delta.content) if delta.content else b""
-        piece = Piece(delta.content, delta.thinking, delta.tool_calls, delta.logprobs)
-        return self._encode(piece, done=False) + b"\n"
+        if only_text(delta):
+            return self._encoder.text(now, delta.content)
+        piece = Piece.of(delta)
+        return self._encode(piece, done=False) + b"\n" if piece else b""
 
     def _end(self, piece: Piece, done: wire.Done) -> bytes:
         return self._encode(
@@ -101,7 +80,7 @@ class Answer(ABC):
         return {}
 
 
-class GenerateAnswer(Answer):
+class GenerateAnswer(NativeAnswer):
     chat = False
 
     def debug(self, rendered: wire.Rendered) -> bytes:
@@ -125,7 +104,7 @@ class GenerateAnswer(Answer):
         return {"context": done.context}
 
 
-class ChatAnswer(Answer):
+class ChatAnswer(NativeAnswer):
     chat = True
 
     def debug(self, rendered: wire.Rendered) -> bytes:

@@ -29,6 +29,11 @@ def encode(value: Any) -> bytes:
     return escape(_encoder.encode(value))
 
 
+def text(value: str) -> bytes:
+    """Encode a string."""
+    return escape(_encoder.encode(value))
+
+
 def escape(encoded: bytes) -> bytes:
     """Escape what Go escapes for HTML."""
     for char, escaped in _ESCAPED:

@@ -8,8 +8,6 @@ because an error from a type with its own decoder (``keep_alive``, ``think`` …
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import types
 import typing
@@ -20,8 +18,8 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from lhama.daemon.errors import BadRequest
-from lhama.daemon.protocol import goscan
+from lhama.daemon.errors import Malformed
+from lhama.daemon.protocol import gobase64, goscan
 from lhama.daemon.protocol.goencode import go_float
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -46,6 +44,16 @@ class GoName:
     go: str
 
 
+@dataclass(frozen=True)
+class OrText:
+    """Annotation: a string may stand for the value, and becomes what ``wrap`` makes of it.
+
+    Go has such a field read by a decoder of its own, so the field is not named in errors.
+    """
+
+    wrap: Callable[[str], Any]
+
+
 class _Mismatch(Exception):
     """Go's ``UnmarshalTypeError``."""
 
@@ -54,7 +62,8 @@ class _Mismatch(Exception):
         self.found, self.go, self.struct, self.path = found, go, struct, path
 
     def __str__(self) -> str:
-        place = f"struct field {self.struct}.{self.path}" if self.struct else "value"
+        named = self.struct or self.path
+        place = f"struct field {self.struct}.{self.path}" if named else "value"
         return f"json: cannot unmarshal {self.found} into Go {place} of type {self.go}"
 
 
@@ -91,22 +100,51 @@ class _Type:
     raw: bool = False
 
 
-def decode(body: bytes, into: type[T]) -> T:
-    """Read ``body`` into the struct. Raises ``BadRequest`` with Go's text."""
+def decode(body: bytes, into: type[T], *, empty: str = "missing request body") -> T:
+    """Read ``body`` into the struct. Raises ``Malformed`` with Go's text.
+
+    ``empty``: the text for a body with nothing in it, which the routes word differently.
+    """
+    try:
+        return bind(_parse(body, empty), into)
+    except RecursionError:
+        raise Malformed(_TOO_DEEP) from None
+
+
+def bind(value: Any, into: type[T]) -> T:
+    """Read a value that is decoded already into the struct. Raises ``Malformed``."""
     scope = _Scope()
     try:
-        parsed = _parse(body)
-        value = into() if parsed is None else _struct(into).bind(parsed, scope)
-    except RecursionError:
-        raise BadRequest(_TOO_DEEP) from None
+        read = into() if value is None else _struct(into).bind(value, scope)
     except _Abort as error:
-        raise BadRequest(str(error)) from None
+        raise Malformed(str(error)) from None
     if scope.saved is not None:
-        raise BadRequest(str(scope.saved))
-    return typing.cast(T, value)
+        raise Malformed(str(scope.saved))
+    return typing.cast(T, read)
 
 
-def _parse(body: bytes) -> Any:
+def value(text: str) -> Any:
+    """A JSON text's value. Raises ``ValueError`` where there is not exactly one."""
+    try:
+        return _anything.decode(text)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
+
+
+def type_name(value: Any) -> str:
+    """The Go type that a JSON value has where any is taken, as ``%T`` prints it."""
+    names = {bool: "bool", str: "string", list: "[]interface {}", dict: "map[string]interface {}"}
+    return "<nil>" if value is None else names.get(type(value), "float64")
+
+
+def json_kind(value: Any) -> str:
+    """What JSON calls a value, as Go's errors name it."""
+    if isinstance(value, list):
+        return "array"
+    return {str: "string", bool: "bool", dict: "object"}.get(type(value), "number")
+
+
+def _parse(body: bytes, empty: str) -> Any:
     """The body's first value. A valid object comes as raw members, anything else as values."""
     try:
         return _object.decode(body)
@@ -115,11 +153,11 @@ def _parse(body: bytes) -> Any:
     try:
         start, end = goscan.first_value(body)
     except goscan.JsonEmpty:
-        raise BadRequest("missing request body") from None
+        raise Malformed(empty) from None
     except goscan.JsonTruncated:
-        raise BadRequest("unexpected EOF") from None
+        raise Malformed("unexpected EOF") from None
     except goscan.JsonSyntaxError as error:
-        raise BadRequest(str(error)) from None
+        raise Malformed(str(error)) from None
     return _lenient(body[start:end])
 
 
@@ -154,16 +192,11 @@ def _member(value: Any) -> Any:
 
 
 def _kind(value: Any, go: str) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int | float):
-        # Go names the number only where it expected one of another kind.
-        if go in ("int", "int32", "int64", "float64", "float32"):
-            return f"number {value if isinstance(value, int) else go_float(value).decode()}"
-        return "number"
-    if isinstance(value, str):
-        return "string"
-    return "array" if isinstance(value, list) else "object"
+    kind = json_kind(value)
+    # Go names the number only where it expected one of another kind.
+    if kind == "number" and go in ("int", "int32", "int64", "float64", "float32"):
+        return f"number {value if isinstance(value, int) else go_float(value).decode()}"
+    return kind
 
 
 # ------------------------------------------------------------------- readers, one for each type
@@ -181,6 +214,16 @@ def _bind_bool(value: Any, scope: _Scope) -> bool:
         return value
     scope.mismatch(value, "bool")
     return False
+
+
+def _float(go: str) -> _Bind:
+    def bind(value: Any, scope: _Scope) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        scope.mismatch(value, go)
+        return 0.0
+
+    return bind
 
 
 def _bind_int(value: Any, scope: _Scope) -> int:
@@ -209,11 +252,10 @@ def _bytes(go: str) -> _Bind:
         if not isinstance(value, str):
             scope.mismatch(value, go)
             return b""
-        text = value.encode()
         try:
-            return binascii.a2b_base64(text.translate(None, b"\r\n"), strict_mode=True)
-        except ValueError:
-            scope.save(ValueError(f"illegal base64 data at input byte {_corrupt(text)}"))
+            return gobase64.decode(value)
+        except ValueError as error:
+            scope.save(error)
             return b""
 
     return bind
@@ -239,6 +281,19 @@ def _map(go: str, item: _Type) -> _Bind:
     return bind
 
 
+def _or_text(kind: _Type, wrap: Callable[[str], Any]) -> _Bind:
+    def bind(value: Any, scope: _Scope) -> Any:
+        if isinstance(value, str):
+            return wrap(value)
+        inner = _Scope()
+        bound = kind.bind(value, inner)
+        if inner.saved is not None:
+            scope.save(inner.saved)
+        return bound
+
+    return bind
+
+
 def _custom(custom: Custom) -> _Bind:
     def bind(value: Any, scope: _Scope) -> Any:
         try:
@@ -251,11 +306,13 @@ def _custom(custom: Custom) -> _Bind:
 
 @cache
 def _struct(cls: type[msgspec.Struct]) -> _Type:
-    """The reader of a struct. Class attribute ``go_alias``: the type decodes itself through an
-    alias of that name, so errors inside name the struct around it and stop the decoding."""
-    name = getattr(cls, "go_name", cls.__name__)
+    """The reader of a struct. Class attributes ``go_package``: where Go has it, if not in ``api``;
+    ``go_name``: its name there, if it is another or, for a struct without a name, none; ``go_alias``: the type decodes itself through an alias of that name, so errors inside name the
+    struct around it and stop the decoding."""
+    name: str = getattr(cls, "go_name", cls.__name__)
+    package: str = getattr(cls, "go_package", "api")
     alias: str = getattr(cls, "go_alias", "")
-    go = f"api.{alias or name}"
+    go = f"{package}.{alias or name}"
 
     def read(value: Any, scope: _Scope) -> msgspec.Struct:
         if not isinstance(value, dict):
@@ -292,7 +349,7 @@ def _struct(cls: type[msgspec.Struct]) -> _Type:
             raise _Abort(str(error))
         return result
 
-    return _Type(f"api.{name}", cls, read_alias if alias else read)
+    return _Type(f"{package}.{name}", cls, read_alias if alias else read)
 
 
 @cache
@@ -313,9 +370,12 @@ def _type(annotation: Any) -> _Type:
         for extra in extras:
             if isinstance(extra, Custom):
                 return _Type(extra.go, lambda: None, _custom(extra))
+            if isinstance(extra, OrText):
+                kind = _type(annotation)
+                return _Type(kind.go, kind.zero, _or_text(kind, extra.wrap))
             if isinstance(extra, GoName):
                 name = extra.go
-    if isinstance(annotation, types.UnionType):
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         (annotation,) = [a for a in typing.get_args(annotation) if a is not types.NoneType]
         return _type(annotation)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
@@ -329,6 +389,8 @@ def _type(annotation: Any) -> _Type:
         return _Type(go, dict, _map(go, item))
     if annotation is bytes:
         return _Type(name, bytes, _bytes(name))
+    if annotation is float:
+        return _Type(name or "float64", float, _float(name or "float64"))
     if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
         return _struct(annotation)
     return _SCALARS[annotation]
@@ -341,27 +403,3 @@ _SCALARS: dict[Any, _Type] = {
     Any: _Type("interface {}", lambda: None, _bind_any),
     msgspec.Raw: _Type("json.RawMessage", msgspec.Raw, _bind_raw, raw=True),
 }
-
-
-def _corrupt(text: bytes) -> int:
-    """Index of the byte at which Go's base64 decoder gives up."""
-    alphabet = frozenset(base64.b64encode(bytes(range(256))) + b"ABCDEFGHIJKLMNOPQRSTUVWXYZ+/")
-    alphabet = (alphabet | frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789")) - {ord("=")}
-    filled = 0  # characters of the current group of four
-    for at, char in enumerate(text):
-        if char in b"\r\n":
-            continue
-        if char in alphabet:
-            filled = (filled + 1) % 4
-            continue
-        if char != ord("=") or filled < 2:
-            return at
-        rest = [i for i in range(at + 1, len(text)) if text[i] not in b"\r\n"]
-        if filled == 3:
-            return rest[0] if rest else at
-        if not rest:
-            return len(text)
-        if text[rest[0]] != ord("="):
-            return rest[0] - 1
-        return rest[1] if len(rest) > 1 else at
-    return len(text) - filled

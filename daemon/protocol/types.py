@@ -12,6 +12,7 @@ import msgspec
 
 from lhama.daemon import durations
 from lhama.daemon.durations import Duration, quote
+from lhama.daemon.protocol import gojson
 from lhama.daemon.protocol.gojson import Custom, GoName
 
 THINK_LEVELS = ("high", "medium", "low", "max")
@@ -24,8 +25,7 @@ def _read_keep_alive(value: Any) -> Duration:
         return durations.FOREVER if parsed < 0 else parsed
     if isinstance(value, int | float) and not isinstance(value, bool):
         return durations.seconds(value)
-    go = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}[type(value)]
-    raise ValueError(f"Unsupported type: '{go}'")
+    raise ValueError(f"Unsupported type: '{gojson.type_name(value)}'")
 
 
 def _read_think(value: Any) -> bool | str:
@@ -45,22 +45,18 @@ def _read_property_type(value: Any) -> list[str]:
         return [value]
     if isinstance(value, list) and all(isinstance(v, str) for v in value):
         return value
-    raise ValueError(f"json: cannot unmarshal {_json_kind(value)} into Go value of type []string")
-
-
-def _read_arguments(value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
     raise ValueError(
-        f"json: cannot unmarshal {_json_kind(value)} into Go value of type "
-        "map[string]interface {}"
+        f"json: cannot unmarshal {gojson.json_kind(value)} into Go value of type []string"
     )
 
 
-def _json_kind(value: Any) -> str:
-    if isinstance(value, list):
-        return "array"
-    return {str: "string", bool: "bool", dict: "object"}.get(type(value), "number")
+def read_arguments(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise ValueError(
+        f"json: cannot unmarshal {gojson.json_kind(value)} into Go value of type "
+        "map[string]interface {}"
+    )
 
 
 KeepAlive = Annotated[Duration | None, Custom("api.Duration", _read_keep_alive)]
@@ -75,7 +71,7 @@ class ToolCallFunction(msgspec.Struct):
     index: int = 0
     name: str = ""
     arguments: Annotated[
-        dict[str, Any] | None, Custom("api.ToolCallFunctionArguments", _read_arguments)
+        dict[str, Any] | None, Custom("api.ToolCallFunctionArguments", read_arguments)
     ] = None
 
 

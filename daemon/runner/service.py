@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 
 from lhama.daemon.errors import LhamaError, RunnerFailed
-from lhama.daemon.prompt.build import ModelFacts, build, render
+from lhama.daemon.prompt.build import ModelFacts, build, encode, render
 from lhama.daemon.prompt.output import OutputParser
 from lhama.daemon.runner.answer import Answer
 from lhama.daemon.runner.embedding import embed
@@ -119,7 +119,8 @@ class Service:
     def _render(self, request: Render) -> None:
         limit = self._engine.limits.context
         shown = render(request.prompt, self._tokenizer, self._facts, limit)
-        self._send(Rendered(request.id, shown.text, shown.images))
+        tokens = len(encode(shown.text, self._tokenizer))
+        self._send(Rendered(request.id, shown.text, shown.images, tokens))
 
     def _embed(self, request: Embed) -> None:
         self._send(embed(self._engine, request))

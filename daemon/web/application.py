@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from lhama.daemon.web import embeddings, general, inference, library, transfer
+from lhama.daemon.web import (
+    anthropic,
+    embeddings,
+    general,
+    inference,
+    library,
+    openai,
+    transfer,
+)
+from lhama.daemon.web.dialects import ANTHROPIC, OPENAI
 from lhama.daemon.web.middleware import Gate, on_prepare
 from lhama.daemon.web.routes import Table
 from lhama.daemon.web.service import SERVICE, Service
@@ -21,7 +30,7 @@ def build(service: Service) -> web.Application:
 
 
 def routes() -> Table:
-    """Every route of the native API."""
+    """Every route: Ollama's own, OpenAI's and Anthropic's."""
     table = Table()
     table.add("GET HEAD", "/", general.root)
     table.add("GET HEAD", "/api/version", general.version)
@@ -46,4 +55,13 @@ def routes() -> Table:
     table.add("POST", "/api/experimental/web_search", general.web_search)
     table.add("POST", "/api/experimental/web_fetch", general.web_fetch)
     table.add("GET", "/api/experimental/model-recommendations", general.recommendations)
+    table.add("GET", "/v1/models", openai.models, OPENAI)
+    table.add("GET", "/v1/models/:model", openai.model, OPENAI)
+    table.add("POST", "/v1/chat/completions", openai.chat_completions, OPENAI)
+    table.add("POST", "/v1/completions", openai.completions, OPENAI)
+    table.add("POST", "/v1/embeddings", openai.embeddings, OPENAI)
+    table.add("POST", "/v1/responses", openai.responses, OPENAI)
+    table.add("POST", "/v1/audio/transcriptions", openai.transcriptions, OPENAI)
+    table.add("POST", "/v1/messages", anthropic.messages, ANTHROPIC)
+    table.add("POST", "/v1/messages/count_tokens", anthropic.count_tokens, ANTHROPIC)
     return table

@@ -29,20 +29,25 @@ class BodyStalled(LhamaError):
     status = 408
 
 
-async def read_json(request: web.Request, into: type[T]) -> T:
-    """The body as a request struct, whatever its content type. Raises ``LhamaError``s."""
+async def read_json(
+    request: web.Request, into: type[T], *, empty: str = "missing request body"
+) -> T:
+    """The body as a request struct, whatever its content type. Raises ``LhamaError``s.
+
+    ``empty``: what an empty body is told.
+    """
     limit = MAX_JSON
     length = request.content_length
     if length is not None and length > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     parts: list[bytes] = []
     size = 0
     async for part in chunks(request):
         size += len(part)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         parts.append(part)
-    return gojson.decode(b"".join(parts), into)
+    return gojson.decode(b"".join(parts), into, empty=empty)
 
 
 async def chunks(request: web.Request) -> AsyncIterator[bytes]:
@@ -60,5 +65,5 @@ async def chunks(request: web.Request) -> AsyncIterator[bytes]:
         yield part
 
 
-def _too_large(limit: int) -> BodyTooLarge:
+def too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"the request body is larger than {limit} bytes, the most accepted here")

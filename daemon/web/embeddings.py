@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -15,16 +17,48 @@ from lhama.daemon.protocol.types import EmbeddingRequest, EmbedRequest
 from lhama.daemon.web import lookup
 from lhama.daemon.web.body import read_json
 from lhama.daemon.web.replies import error_text, json_reply
-from lhama.daemon.web.service import SERVICE
+from lhama.daemon.web.service import SERVICE, Service
 
 RAW_FAMILIES = frozenset({"bert", "nomic-bert"})
 """Families whose vectors the older route gives as the model made them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors as the model made them, and what they took."""
+
+    vectors: Sequence[Sequence[float]] = ()
+    tokens: int = 0
+    load_ns: int = 0
+
+    def finished(self, dimensions: int) -> list[list[float]]:
+        """At unit length, cut to ``dimensions`` if that is not 0. Takes a while: in a thread."""
+        return [vectors.finish(vector, dimensions) for vector in self.vectors]
+
+
 async def embed(request: web.Request) -> web.Response:
     began = time.monotonic_ns()
-    service = request.app[SERVICE]
     body = await read_json(request, EmbedRequest)
+    found = await compute(request.app[SERVICE], body)
+    if not found.vectors:
+        return json_reply(EmbedReply(model=body.model, embeddings=[]))
+
+    def encode() -> bytes:
+        reply = EmbedReply(
+            model=body.model,
+            embeddings=[goencode.float32_list(v) for v in found.finished(body.dimensions)],
+            total_duration=max(time.monotonic_ns() - began, 1),
+            load_duration=max(found.load_ns, 1),
+            prompt_eval_count=found.tokens,
+        )
+        return goencode.encode(reply)
+
+    # Thousands of numbers to print: other streams go on meanwhile.
+    return json_reply(await asyncio.to_thread(encode))
+
+
+async def compute(service: Service, body: EmbedRequest) -> Embedded:
+    """The vectors of the inputs; without inputs, the model is loaded and nothing more."""
     inputs = _inputs(body.input)
     model = await lookup.for_embed(service, body.model)
     chosen = options.merge(
@@ -33,25 +67,9 @@ async def embed(request: web.Request) -> web.Response:
     load = lookup.load_request(model, chosen)
     async with await service.scheduler.lease(model, load, body.keep_alive) as lease:
         if not inputs:
-            return json_reply(EmbedReply(model=body.model, embeddings=[]))
+            return Embedded()
         found = await lease.embed(inputs, body.truncate is not False)
-        load_ns = lease.load_ns
-
-    def encode() -> bytes:
-        reply = EmbedReply(
-            model=body.model,
-            embeddings=[
-                goencode.float32_list(vectors.finish(vector, body.dimensions))
-                for vector in found.vectors
-            ],
-            total_duration=max(time.monotonic_ns() - began, 1),
-            load_duration=max(load_ns, 1),
-            prompt_eval_count=found.tokens,
-        )
-        return goencode.encode(reply)
-
-    # Thousands of numbers to print: other streams go on meanwhile.
-    return json_reply(await asyncio.to_thread(encode))
+        return Embedded(found.vectors, found.tokens, lease.load_ns)
 
 
 async def embeddings(request: web.Request) -> web.Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from lhama.daemon.errors import Forbidden, LhamaError
+from lhama.daemon.errors import CloudDisabled, LhamaError
 from lhama.daemon.web.body import read_json
 from lhama.daemon.web.replies import json_reply
 from lhama.daemon.web.service import SERVICE, AnyRequest
@@ -43,12 +43,12 @@ async def sign_out(request: web.Request) -> web.Response:
 
 async def web_search(request: web.Request) -> web.Response:
     await read_json(request, AnyRequest)
-    raise Forbidden(CLOUD_OFF + "web search is unavailable")
+    raise CloudDisabled(CLOUD_OFF + "web search is unavailable")
 
 
 async def web_fetch(request: web.Request) -> web.Response:
     await read_json(request, AnyRequest)
-    raise Forbidden(CLOUD_OFF + "web fetch is unavailable")
+    raise CloudDisabled(CLOUD_OFF + "web fetch is unavailable")
 
 
 async def recommendations(request: web.Request) -> web.Response:

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from lhama.daemon.durations import quote
-from lhama.daemon.errors import BadRequest, Forbidden, InvalidName, ModelNotFound
+from lhama.daemon.errors import BadRequest, InvalidName, ModelNotFound
 from lhama.daemon.protocol import goencode, times
 from lhama.daemon.protocol.source import split_source
 from lhama.daemon.protocol.types import CopyRequest, DeleteRequest, ShowRequest
@@ -16,11 +16,10 @@ from lhama.daemon.scheduler import LoadedModel
 from lhama.daemon.store import ModelName
 from lhama.daemon.store import show as showing
 from lhama.daemon.store.details import Details, details
+from lhama.daemon.web import lookup
 from lhama.daemon.web.body import read_json
 from lhama.daemon.web.replies import empty_reply, json_reply
 from lhama.daemon.web.service import SERVICE
-
-NO_CLOUD = "ollama cloud is disabled: remote model details are unavailable"
 
 COPILOT = "GitHubCopilotChat/"
 """This client wants to see the name it asked for as the model's base name."""
@@ -97,10 +96,7 @@ async def show(request: web.Request) -> web.Response:
     text = body.model or body.name
     if not text.strip():
         raise BadRequest("model is required")
-    name, source = split_source(text)
-    if source == "cloud":
-        raise Forbidden(NO_CLOUD)
-    parsed = ModelName.parse(name)
+    parsed = lookup.shown_name(text)
     copilot = request.headers.get(hdrs.USER_AGENT, "").startswith(COPILOT)
 
     def read() -> bytes:

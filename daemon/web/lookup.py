@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from lhama.daemon.durations import quote
-from lhama.daemon.errors import BadRequest, Forbidden, ModelNotFound, NotFound
+from lhama.daemon.errors import BadRequest, CloudDisabled, ModelNotFound, NotFound
 from lhama.daemon.protocol.options import Options
 from lhama.daemon.protocol.source import split_source
 from lhama.daemon.scheduler import LoadRequest
@@ -17,6 +17,7 @@ from lhama.daemon.store import ModelName, StoredModel
 from lhama.daemon.web.service import Service
 
 NO_CLOUD = "ollama cloud is disabled: remote model is unavailable"
+NO_CLOUD_DETAILS = "ollama cloud is disabled: remote model details are unavailable"
 
 
 async def for_generate(service: Service, name: str) -> StoredModel:
@@ -43,6 +44,14 @@ async def for_embeddings(service: Service, name: str) -> StoredModel:
     return await _find(service, name, _try_pulling(name))
 
 
+def shown_name(text: str) -> ModelName:
+    """The name of a model that shall be described, wherever that is. Raises ``LhamaError``s."""
+    name, source = split_source(text)
+    if source == "cloud":
+        raise CloudDisabled(NO_CLOUD_DETAILS)
+    return ModelName.parse(name)
+
+
 def _try_pulling(name: str) -> str:
     return f"model {quote(name)} not found, try pulling it first"
 
@@ -50,7 +59,7 @@ def _try_pulling(name: str) -> str:
 async def _find(service: Service, text: str, missing: str) -> StoredModel:
     name, source = split_source(text)
     if source == "cloud":
-        raise Forbidden(NO_CLOUD)
+        raise CloudDisabled(NO_CLOUD)
     parsed = ModelName.parse(name)
     return await asyncio.to_thread(_read, service, parsed, missing, source == "local")
 
@@ -60,17 +69,22 @@ def _read(service: Service, name: ModelName, missing: str, local: bool) -> Store
     model = service.store.get(name, missing=missing)
     if model.config.remote_host:
         # A stub of a cloud model: present, but what it stands for is not here.
-        raise ModelNotFound(missing) if local else Forbidden(NO_CLOUD)
+        raise ModelNotFound(missing) if local else CloudDisabled(NO_CLOUD)
     model.header()  # a damaged model says so here, not "does not support"
     _ = model.capabilities, model.template  # found from files once, then remembered
     return model
 
 
-def think(model: StoredModel, name: str, asked: bool | str | None) -> bool | str | None:
-    """What the model is told about thinking: on by default where it can."""
+def think(
+    model: StoredModel, name: str, asked: bool | str | None, *, relaxed: bool = False
+) -> bool | str | None:
+    """What the model is told about thinking: on by default where it can. ``relaxed``: one that
+    cannot is not told, rather than refused."""
     can = "thinking" in model.capabilities
     if asked is None:
         return True if can else None
+    if asked and not can and relaxed:
+        return None
     if asked and not can:
         raise BadRequest(f"{quote(name)} does not support thinking")
     return asked

@@ -9,9 +9,10 @@ import structlog
 from aiohttp import hdrs, web
 
 from lhama.daemon.config import Settings
-from lhama.daemon.errors import LhamaError
 from lhama.daemon.web import access
-from lhama.daemon.web.replies import empty_reply, error_reply, plain_reply, redirect_reply
+from lhama.daemon.web.dialects import DIALECT
+from lhama.daemon.web.outgoing import foreseen
+from lhama.daemon.web.replies import empty_reply, plain_reply, redirect_reply
 from lhama.daemon.web.routes import Handler, Match, Table
 
 log = structlog.get_logger(__name__)
@@ -50,6 +51,7 @@ class Gate:
 
     async def _answer(self, request: web.Request, match: Match) -> web.StreamResponse:
         if match.handler is not None:
+            request[DIALECT] = match.dialect
             return await guarded(match.handler, request)
         if match.status == 405:
             return _allowing(match, plain_reply("405 method not allowed", status=405))
@@ -95,17 +97,13 @@ class Gate:
 
 
 async def guarded(handler: Handler, request: web.Request) -> web.StreamResponse:
-    """Call a handler; an error becomes its JSON reply, anything unforeseen a 500."""
+    """Call a handler; an error becomes its dialect's reply, anything unforeseen a 500."""
     try:
         return await handler(request)
-    except LhamaError as error:
-        return error_reply(error)
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception as error:
-        log.exception("request failed", method=request.method, path=request.path)
-        text = f"internal error: {type(error).__name__}: {error}"
-        return error_reply(LhamaError(text))
+        return request[DIALECT].reply(foreseen(error, request))
 
 
 async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:

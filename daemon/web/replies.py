@@ -26,6 +26,11 @@ def error_reply(error: LhamaError, *, content_type: str = JSON) -> web.Response:
     reply = json_reply(
         error_body(error_text(error)), status=error.status, content_type=content_type
     )
+    return retry(reply, error)
+
+
+def retry(reply: web.Response, error: LhamaError) -> web.Response:
+    """The reply, saying when to ask again where that may help."""
     if isinstance(error, Busy):
         reply.headers["Retry-After"] = "1"
     return reply

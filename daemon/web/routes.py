@@ -10,8 +10,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from aiohttp import web
+
+from lhama.daemon.web.dialects import NATIVE, Dialect
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -19,11 +22,17 @@ METHODS = ("HEAD", "GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
 """In the order in which ``Allow`` names them."""
 
 
+class Route(NamedTuple):
+    handler: Handler
+    dialect: Dialect
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What the table knows about a request. One of the three is set, or none: 404."""
+    """What the table knows about a request. A handler, other methods or a redirect; none: 404."""
 
     handler: Handler | None = None
+    dialect: Dialect = NATIVE
     allow: str = ""
     """Other methods that the path answers: 405."""
     redirect: str = ""
@@ -34,14 +43,14 @@ class Match:
 class Table:
     """Methods and handlers by path. A path ending in ``/:name`` takes any last part."""
 
-    _exact: dict[str, dict[str, Handler]] = field(default_factory=dict)
-    _open: dict[str, dict[str, Handler]] = field(default_factory=dict)
+    _exact: dict[str, dict[str, Route]] = field(default_factory=dict)
+    _open: dict[str, dict[str, Route]] = field(default_factory=dict)
 
-    def add(self, methods: str, path: str, handler: Handler) -> None:
+    def add(self, methods: str, path: str, handler: Handler, dialect: Dialect = NATIVE) -> None:
         """Register a handler for methods separated by spaces."""
         prefix, _, parameter = path.partition(":")
         table = self._open.setdefault(prefix, {}) if parameter else self._exact.setdefault(path, {})
-        table.update(dict.fromkeys(methods.split(), handler))
+        table.update(dict.fromkeys(methods.split(), Route(handler, dialect)))
 
     def match(self, method: str, path: str) -> Match:
         clean = clean_path(path)
@@ -56,10 +65,11 @@ class Table:
             return Match()
         allow = ", ".join(m for m in METHODS if m in found)
         if method in found:
-            return Match(handler=found[method], allow=allow, status=200)
+            route = found[method]
+            return Match(route.handler, route.dialect, allow, status=200)
         return Match(allow=allow, status=405)
 
-    def _find(self, path: str) -> dict[str, Handler] | None:
+    def _find(self, path: str) -> dict[str, Route] | None:
         exact = self._exact.get(path)
         if exact is not None:
             return exact

@@ -204,6 +204,8 @@ class Rendered(msgspec.Struct, tag="rendered"):
     id: int
     text: str
     images: int = 0
+    tokens: int = 0
+    """What the text comes to, before anything is cut."""
 
 
 class Embedded(msgspec.Struct, tag="embedded"):

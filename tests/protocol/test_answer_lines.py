@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from lhama.daemon.protocol.answers import Answer, ChatAnswer, GenerateAnswer
+from lhama.daemon.protocol.answers import ChatAnswer, GenerateAnswer, NativeAnswer
 from lhama.daemon.wire.messages import Delta, Done, Rendered, TokenLogprob, ToolCall
 
 DONE = Done("stop", prompt_tokens=3, prompt_ns=5, eval_tokens=2, eval_ns=0, context=[1, 2])
 
 
-def _lines(answer: Answer, *deltas: Delta) -> list[dict[str, object]]:
+def _lines(answer: NativeAnswer, *deltas: Delta) -> list[dict[str, object]]:
     return [json.loads(x) for x in answer.lines(list(deltas)).splitlines()]
 
 
@@ -52,7 +52,7 @@ def test_a_body_joins_the_deltas() -> None:
 
 
 @pytest.mark.parametrize("kind", [GenerateAnswer, ChatAnswer])
-def test_a_chunk_of_logprobs_alone_is_sent(kind: type[Answer]) -> None:
+def test_a_chunk_of_logprobs_alone_is_sent(kind: type[NativeAnswer]) -> None:
     (line,) = _lines(kind("m"), Delta(1, logprobs=[TokenLogprob(b"\xf0", -1.5)]))
     assert line["done"] is False
     assert line["logprobs"] == [{"token": "�", "logprob": -1.5, "bytes": [240]}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from lhama.backends.reference import model
+from lhama.backends.reference.model import Behaviour
 from lhama.daemon import app, listener
 from lhama.daemon.config import Settings
 
@@ -87,3 +90,17 @@ async def serving(models: Path, **flags: Any) -> AsyncIterator[Server]:
             yield Server(settings)
         finally:
             await runner.cleanup()
+
+
+async def create_reference(
+    server: Server, folder: Path, name: str, behaviour: Behaviour = Behaviour(), **members: Any
+) -> None:
+    """Create a reference model; ``members``: further ones of the create request."""
+    file = folder / "reference.gguf"
+    model.write(file, behaviour)
+    data = file.read_bytes()
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    await server.send("POST", f"/api/blobs/{digest}", data)
+    body = {"model": name, "files": {"model.gguf": digest}, "stream": False, **members}
+    reply = await server.send("POST", "/api/create", body)
+    assert reply.json() == {"status": "success"}

@@ -1,0 +1,1 @@
+"""Anthropic's Messages, sans-I/O: requests into the core's, deltas into events and bodies."""

@@ -1,0 +1,73 @@
+"""One answer on its way out, whatever the protocol: a stream, or a body."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from aiohttp import web
+
+from lhama.daemon.errors import LhamaError
+from lhama.daemon.protocol.answer import Answer
+from lhama.daemon.web.dialects import DIALECT
+from lhama.daemon.web.generation import Generation
+from lhama.daemon.web.replies import error_text, json_reply
+from lhama.daemon.web.streaming import BodyStream
+from lhama.daemon.wire.messages import Delta, Done, Rendered
+
+log = structlog.get_logger(__name__)
+
+
+class Outgoing:
+    """Sends an answer to the client of ``request``."""
+
+    def __init__(self, request: web.Request, answer: Answer, *, stream: bool) -> None:
+        self._request = request
+        self._answer = answer
+        self._stream = stream
+
+    async def control(self, reason: str) -> web.StreamResponse:
+        """The reply where nothing is to be computed."""
+        if not (self._stream and self._answer.streams_controls):
+            return self._body(self._answer.control(reason))
+        stream = self._open()
+        await stream.write(self._answer.lines([Delta(0, done=Done(reason, 0, 0, 0, 0))]))
+        return await stream.end()
+
+    def debug(self, rendered: Rendered) -> web.Response:
+        """The reply that shows the prompt."""
+        return self._body(self._answer.debug(rendered))
+
+    async def answer(self, generation: Generation) -> web.StreamResponse:
+        """The answer itself. An error within a stream is told there: its status is long sent."""
+        if not self._stream:
+            deltas: list[Delta] = []
+            await generation.run(deltas.extend)
+            return self._body(self._answer.body(deltas))
+        stream = self._open()
+        try:
+            await generation.run(lambda deltas: stream.push(self._answer.lines(deltas)))
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception as problem:
+            error = foreseen(problem, self._request)
+            if not stream.begun:
+                return self._request[DIALECT].reply(error, streaming=True)
+            await stream.write(self._answer.broken(error.status, error_text(error)))
+        return await stream.end()
+
+    def _open(self) -> BodyStream:
+        answer = self._answer
+        headers = {**answer.stream_headers, "Content-Type": answer.stream_type}
+        return BodyStream(self._request, headers)
+
+    def _body(self, body: bytes) -> web.Response:
+        return json_reply(body, content_type=self._answer.whole_type)
+
+
+def foreseen(error: Exception, request: web.Request) -> LhamaError:
+    """The error itself if it has an answer for clients; else it is logged, and a 500."""
+    if isinstance(error, LhamaError):
+        return error
+    log.error("request failed", method=request.method, path=request.path, exc_info=error)
+    return LhamaError(f"internal error: {type(error).__name__}: {error}")
