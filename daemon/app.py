@@ -15,6 +15,7 @@ from aiohttp import web
 
 from lhama.daemon import listener, logs
 from lhama.daemon.config import Settings
+from lhama.daemon.registry import RegistryClient
 from lhama.daemon.scheduler import Scheduler
 from lhama.daemon.store import Store
 from lhama.daemon.web import access, application
@@ -88,7 +89,9 @@ def build(settings: Settings, registry: Registry | None = None) -> web.Applicati
     if registry is None:
         registry = discover(settings)
     store = Store(settings.models, prune=not settings.no_prune, go_template=settings.go_template)
-    app = application.build(Service(settings, store, Scheduler(settings, registry)))
+    app = application.build(
+        Service(settings, store, Scheduler(settings, registry), RegistryClient(settings, store))
+    )
     app.cleanup_ctx.append(_rooms)
     return app
 

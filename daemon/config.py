@@ -82,6 +82,14 @@ class Settings:
     """0 INFO, 1 DEBUG, 2 TRACE."""
     log_requests: bool = False
     remotes: tuple[str, ...] = ("ollama.com",)
+    identity: Path = Path()
+    """The key this machine signs in to registries with, Ollama's: ``~/.ollama/id_ed25519``."""
+    hf_token: str = dataclasses.field(default="", repr=False)
+    """Sent to Hugging Face and nobody else."""
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+    """Hosts that are reached without a proxy, separated by commas."""
     pipeline: bool = True
     """False: the sequential twin, one half after the other."""
     backend: str = ""
@@ -130,6 +138,11 @@ class Settings:
             "debug": read.level("OLLAMA_DEBUG"),
             "log_requests": bool(read.maybe("OLLAMA_DEBUG_LOG_REQUESTS")),
             "remotes": tuple(_commas(read.text("OLLAMA_REMOTES"))) or ("ollama.com",),
+            "identity": _home(read) / ".ollama" / "id_ed25519",
+            "hf_token": read.text("HF_TOKEN"),
+            "http_proxy": read.either("HTTP_PROXY", "http_proxy"),
+            "https_proxy": read.either("HTTPS_PROXY", "https_proxy"),
+            "no_proxy": read.either("NO_PROXY", "no_proxy"),
             "pipeline": read.text("LHAMA_PIPELINE").lower() not in ("off", "0", "false", "no"),
             "backend": read.text("LHAMA_BACKEND"),
             "blocked_plugins": tuple("*" if n in ("all", "1") else n for n in blocked),
@@ -165,6 +178,10 @@ class _Reader:
     def text(self, name: str) -> str:
         """The value without surrounding space and quotes."""
         return self.environ.get(name, "").strip().strip("\"'")
+
+    def either(self, *names: str) -> str:
+        """The first of some variables that is set."""
+        return next((text for name in names if (text := self.text(name))), "")
 
     def unsigned(self, name: str, default: int) -> int:
         text = self.text(name)
@@ -247,13 +264,17 @@ def _models(read: _Reader) -> Path:
     """``OLLAMA_MODELS``, else an Ollama store that is already there, else this user's own."""
     if given := read.text("OLLAMA_MODELS"):
         return Path(given).expanduser()
-    home = read.environ.get("HOME") or read.environ.get("USERPROFILE") or os.path.expanduser("~")
-    existing = Path(home) / ".ollama" / "models"
+    existing = _home(read) / ".ollama" / "models"
     if existing.is_dir():
         return existing
     from platformdirs import user_data_dir
 
     return Path(user_data_dir("lhama", appauthor=False)) / "models"
+
+
+def _home(read: _Reader) -> Path:
+    home = read.environ.get("HOME") or read.environ.get("USERPROFILE")
+    return Path(home or os.path.expanduser("~"))
 
 
 def _origins(read: _Reader) -> tuple[str, ...]:

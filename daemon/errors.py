@@ -65,6 +65,14 @@ class StoreError(LhamaError):
     """Reading or writing the model store failed: disk full, read-only, corrupt."""
 
 
+class DiskFull(StoreError):
+    """There is no room for what was to be written."""
+
+
+class RegistryError(LhamaError):
+    """A registry refused, failed or lied; the text is what Ollama says then."""
+
+
 class LoadError(LhamaError):
     """A model could not be loaded."""
 

@@ -83,6 +83,15 @@ class ChatReply(msgspec.Struct, omit_defaults=True, kw_only=True):
     eval_duration: int = 0
 
 
+class Progress(msgspec.Struct, omit_defaults=True):
+    """One line of a create, pull or push; its encoding is the line on the wire."""
+
+    status: str
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+
+
 class EmbedReply(msgspec.Struct, omit_defaults=True, kw_only=True):
     model: str
     embeddings: list[msgspec.Raw]

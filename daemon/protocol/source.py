@@ -20,6 +20,15 @@ def split_source(text: str) -> tuple[str, Source]:
     return name, source
 
 
+def stored_name(text: str) -> str:
+    """The name a model has in store and registry: a cloud suffix is part of its tag there."""
+    name, source = split_source(text)
+    if source != "cloud":
+        return name
+    tagged = name.rfind(":") > name.rfind("/")
+    return f"{name}-cloud" if tagged else f"{name}:cloud"
+
+
 def _strip(text: str) -> tuple[str, Source]:
     name, colon, tag = text.rpartition(":")
     if not colon or "/" in tag:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from lhama.daemon.errors import BadRequest, Forbidden, LhamaError, StoreError
+from lhama.daemon.errors import BadRequest, Forbidden, LhamaError, ModelNotFound, StoreError
 from lhama.daemon.prompt import autodetect, goparse
 from lhama.daemon.protocol.source import split_source
 from lhama.daemon.protocol.types import CreateRequest
@@ -47,18 +47,18 @@ class Assembly:
 
     # ----------------------------------------------------------------------- where it begins
 
-    def start_from(self, text: str, remote_host: str) -> None:
-        """Take the layers of a model that is there. Raises ``LhamaError``."""
-        base, source = split_source(text)
-        name = ModelName.parse(base)
+    def base(self, text: str, remote_host: str) -> ModelName:
+        """The model a ``from`` names. Raises ``LhamaError`` for one of Ollama's cloud."""
+        name, source = split_source(text)
         if source == "cloud" or remote_host:
             raise Forbidden("ollama cloud is disabled: remote model is unavailable")
+        return ModelName.parse(name)
+
+    def start_from(self, name: ModelName) -> None:
+        """Take the layers of a model that is there. Raises ``LhamaError``."""
         manifest = self._store.manifest(name)
         if manifest is None:
-            raise LhamaError(
-                f"pull model manifest: {name.short} is not in the store, and pulling is not "
-                "possible yet: create it from a GGUF file first"
-            )
+            raise ModelNotFound(f"model '{name.short}' not found")
         name = self._store.resolve(name)
         if manifest.config:
             self._inherit(configblob.decode(self._store.blobs.read(manifest.config.digest)))

@@ -19,6 +19,9 @@ from lhama.daemon.store.digests import Digest
 
 GRACE_SECONDS: Final = 3600.0
 """Unreferenced blobs younger than this are kept: a create may be about to name them."""
+PARTIAL_SECONDS: Final = 7 * 24 * 3600.0
+"""Unfinished downloads are kept this long without progress: their pull may be resumed."""
+_PARTIAL: Final = "-partial"
 _WRITE_BYTES: Final = 1 << 20
 _MAX_TEXT: Final = 16 << 20
 
@@ -128,10 +131,14 @@ class Blobs:
     # -------------------------------------------------------------------------------- start-up
 
     def repair(self) -> None:
-        """Rename ``sha256:…`` files of old versions; remove what interrupted uploads left."""
+        """Rename ``sha256:…`` files of old versions; remove what interrupted uploads left, and
+        the remains of downloads that are complete."""
         for entry in self._entries():
             path = Path(entry.path)
-            if entry.name.startswith(files.TEMPORARY_PREFIX):
+            blob, partial, _ = entry.name.partition(_PARTIAL)
+            if entry.name.startswith(files.TEMPORARY_PREFIX) or (
+                partial and path.with_name(blob).is_file()
+            ):
                 path.unlink(missing_ok=True)
             elif entry.name.startswith("sha256:"):
                 path.rename(path.with_name(entry.name.replace(":", "-", 1)))
@@ -139,13 +146,14 @@ class Blobs:
     def prune(self, in_use: Collection[Digest], *, now: float | None = None) -> list[str]:
         """Remove files older than the grace period that no manifest names; returns their names."""
         names = {digest.filename.lower() for digest in in_use}
-        oldest = (time.time() if now is None else now) - GRACE_SECONDS
+        now = time.time() if now is None else now
         removed = []
         for entry in self._entries():
-            # Temporary files of a living upload are young; partial downloads belong to a pull.
-            if not entry.is_file() or entry.name.lower() in names or "-partial" in entry.name:
+            if not entry.is_file() or entry.name.lower() in names:
                 continue
-            if entry.stat(follow_symlinks=False).st_mtime < oldest:
+            # Temporary files of a living upload are young, too.
+            grace = PARTIAL_SECONDS if _PARTIAL in entry.name else GRACE_SECONDS
+            if _last_change(entry) < now - grace:
                 os.unlink(entry.path)
                 removed.append(entry.name)
         return removed
@@ -156,6 +164,16 @@ class Blobs:
                 return list(entries)
         except FileNotFoundError:
             return []
+
+
+def _last_change(entry: os.DirEntry[str]) -> float:
+    """A part's record is as old as the download it belongs to."""
+    own = entry.stat(follow_symlinks=False).st_mtime
+    blob, partial, _ = entry.name.partition(_PARTIAL)
+    try:
+        return max(own, Path(entry.path).with_name(blob + partial).lstat().st_mtime)
+    except FileNotFoundError:
+        return own
 
 
 def missing(digest: Digest) -> StoreError:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-
-import msgspec
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import TypeAlias
 
 from lhama.daemon.errors import BadRequest, InvalidDigest
+from lhama.daemon.protocol.replies import Progress
 from lhama.daemon.protocol.types import CreateRequest
 from lhama.daemon.store.assembly import Assembly
 from lhama.daemon.store.names import ModelName
 from lhama.daemon.store.store import Store
 
-
-class Progress(msgspec.Struct, omit_defaults=True):
-    """One line of a create; its encoding is the line on the wire."""
-
-    status: str
-    digest: str = ""
-    total: int = 0
-    completed: int = 0
+Puller: TypeAlias = Callable[[ModelName], AsyncGenerator[Progress, None]]
+"""Brings a model here from its registry."""
 
 
 def check(request: CreateRequest) -> ModelName:
@@ -41,9 +36,12 @@ def check(request: CreateRequest) -> ModelName:
     return ModelName.parse(request.model or request.name)
 
 
-async def create(store: Store, request: CreateRequest) -> AsyncGenerator[Progress, None]:
+async def create(
+    store: Store, request: CreateRequest, pull: Puller
+) -> AsyncGenerator[Progress, None]:
     """Make a model step by step; it is there when the last line, ``success``, is.
 
+    What it is made from is pulled first if it is not here; the lines of that come first.
     Nothing is listed before, whatever happens. Raises ``LhamaError``s with the status Ollama
     gives them: bad input, a missing blob, a full disk.
     """
@@ -52,7 +50,12 @@ async def create(store: Store, request: CreateRequest) -> AsyncGenerator[Progres
     with store.pinned(()) as pin:
         model = Assembly(store, pin)
         if request.from_:
-            await asyncio.to_thread(model.start_from, request.from_, request.remote_host)
+            base = model.base(request.from_, request.remote_host)
+            if await asyncio.to_thread(store.manifest, base) is None:
+                async with aclosing(pull(base)) as lines:
+                    async for line in lines:
+                        yield line
+            await asyncio.to_thread(model.start_from, base)
         elif request.files is not None:
             model.check_kind(request.files)
             for path in sorted(request.files):

@@ -7,7 +7,7 @@ import os
 import secrets
 from pathlib import Path
 
-from lhama.daemon.errors import StoreError
+from lhama.daemon.errors import DiskFull, StoreError
 
 TEMPORARY_PREFIX = ".lhama-"
 """Beginning of a temporary file's name; hidden, so neither listing nor Ollama takes it up."""
@@ -16,7 +16,7 @@ TEMPORARY_PREFIX = ".lhama-"
 def failure(error: OSError, doing: str, root: Path) -> StoreError:
     """What an ``OSError`` means for the user, who was ``doing`` something in the store."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreError(f"no space left on device while {doing}: free some space in {root}")
+        return DiskFull(f"no space left on device while {doing}: free some space in {root}")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StoreError(
             f"the model store {root} cannot be written while {doing} "

@@ -27,6 +27,8 @@ PARAMS = _IMAGE + "params"
 MESSAGES = _IMAGE + "messages"
 LICENSE = _IMAGE + "license"
 DRAFT = _IMAGE + "draft"
+TENSOR = _IMAGE + "tensor"
+"""One tensor of a model in Ollama's MLX format."""
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_LAYERS = 20_000
@@ -72,9 +74,9 @@ class Manifest:
 
 
 class _Layer(msgspec.Struct, rename="camel", omit_defaults=True):
-    media_type: str | None
-    digest: str | None
-    size: int | None
+    media_type: str | None = None
+    digest: str | None = None
+    size: int | None = None
     from_: str | None = msgspec.field(default=None, name="from")
     name: str | None = None
 

@@ -18,6 +18,8 @@ DEFAULT_SCHEME = "https"
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+_MISSING = "!MISSING!"
+"""Ollama's word; no part can be so."""
 _PATTERNS = (_HOST, _NAMESPACE, _MODEL, _MODEL)
 
 
@@ -38,18 +40,8 @@ class ModelName:
         Raises ``InvalidName`` ("invalid model name"). A separator promises the part behind and
         before it: ``a:`` and ``/a`` are invalid, not shortened.
         """
-        rest, tag, host, scheme = text, DEFAULT_TAG, DEFAULT_HOST, DEFAULT_SCHEME
-        namespace = DEFAULT_NAMESPACE
-        if rest.rfind(":") > rest.rfind("/"):
-            rest, _, tag = rest.rpartition(":")
-        rest, slash, model = rest.rpartition("/")
-        if slash:
-            rest, slash, namespace = rest.rpartition("/")
-            if slash:
-                before, mark, after = rest.partition("://")
-                # An empty scheme or host in a scheme's company falls back to its default.
-                scheme, host = (before or scheme, after or host) if mark else (scheme, before)
-        return cls._checked((host, namespace, model, tag), scheme)
+        scheme, parts = _split(text)
+        return cls._checked(parts, scheme)
 
     @classmethod
     def from_path(cls, relative: Path) -> ModelName:
@@ -65,6 +57,12 @@ class ModelName:
                 raise InvalidName("invalid model name")
         host, namespace, model, tag = parts
         return cls(host, namespace, model, tag, scheme)
+
+    @staticmethod
+    def spelled_out(text: str) -> str:
+        """All four parts of what may be no name at all, for errors that say so."""
+        _, (host, namespace, model, tag) = _split(text)
+        return f"{host}/{namespace}/{model}:{tag}"
 
     @property
     def parts(self) -> tuple[str, str, str, str]:
@@ -94,3 +92,25 @@ class ModelName:
 
     def __str__(self) -> str:
         return self.short
+
+
+def _split(text: str) -> tuple[str, tuple[str, str, str, str]]:
+    """Scheme and the four parts, unchecked; a part that is promised and not there is ``_MISSING``."""
+    scheme, host, namespace, tag = DEFAULT_SCHEME, DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG
+    if text.rfind(":") > text.rfind("/"):
+        text, tag = _cut(text, ":")
+    model = text
+    if "/" in text:
+        text, model = _cut(text, "/")
+        namespace = text
+        if "/" in text:
+            text, namespace = _cut(text, "/")
+            before, mark, after = text.partition("://")
+            # An empty scheme or host in a scheme's company falls back to its default.
+            scheme, host = (before or scheme, after or host) if mark else (scheme, before)
+    return scheme, (host, namespace, model, tag)
+
+
+def _cut(text: str, separator: str) -> tuple[str, str]:
+    before, _, after = text.rpartition(separator)
+    return before or _MISSING, after or _MISSING

@@ -134,6 +134,9 @@ class Store:
         except StoreError as error:
             raise StoreError(f"{error.message} ({path}): pull or create the model again") from None
 
+    def manifest_path(self, name: ModelName) -> Path:
+        return self._manifests / name.path
+
     def get(self, name: ModelName | str, *, missing: str | None = None) -> StoredModel:
         """A model with all that its small blobs say. Case in the name does not matter.
 
@@ -265,9 +268,12 @@ class Store:
                 self._pins.subtract(held)
                 self._pins += Counter()  # drops the zeros
 
-    def write_manifest(self, name: ModelName, manifest: Manifest) -> frozenset[Digest]:
+    def write_manifest(
+        self, name: ModelName, manifest: Manifest, data: bytes = b""
+    ) -> frozenset[Digest]:
         """Make a model appear, or replace one, in one step: all its blobs must be there.
 
+        ``data`` is the manifest in bytes that are not ours to change: its digest is the model's.
         Returns the blobs of the model it replaced, for ``remove_unused``. Raises ``StoreError``.
         """
         with self.changing(f"writing the manifest of {name.short}"):
@@ -276,7 +282,7 @@ class Store:
                     raise StoreError(f"blob {layer.digest} vanished: send it again")
             name = self.resolve(name)
             old = self._readable(name)
-            self._put(name, manifests.encode(manifest))
+            self._put(name, data or manifests.encode(manifest))
             return old.digests if old else frozenset()
 
     def remove_unused(self, replaced: Iterable[Digest]) -> None:

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from lhama.daemon.durations import quote
 from lhama.daemon.errors import BadRequest, InvalidName, ModelNotFound
 from lhama.daemon.protocol import goencode, times
-from lhama.daemon.protocol.source import split_source
+from lhama.daemon.protocol.source import split_source, stored_name
 from lhama.daemon.protocol.types import CopyRequest, DeleteRequest, ShowRequest
 from lhama.daemon.scheduler import LoadedModel
 from lhama.daemon.store import ModelName
@@ -82,7 +82,10 @@ async def delete(request: web.Request) -> web.Response:
     text = body.model or body.name
     if not text:
         raise BadRequest("model is required")
-    name = _name(text, f"name {quote(text)} is invalid")
+    try:
+        name = ModelName.parse(stored_name(text))
+    except InvalidName:
+        raise BadRequest(f"name {quote(text)} is invalid") from None
     try:
         await asyncio.to_thread(store.delete, name)
     except ModelNotFound:

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from lhama.daemon.config import Settings
+from lhama.daemon.registry import RegistryClient
 from lhama.daemon.scheduler import Scheduler
 from lhama.daemon.store import Store
 
@@ -19,6 +20,7 @@ class Service:
     settings: Settings
     store: Store
     scheduler: Scheduler
+    registry: RegistryClient
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)

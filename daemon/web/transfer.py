@@ -10,21 +10,15 @@ from aiohttp import web
 
 from lhama.daemon.errors import BadRequest, LhamaError, NotFound
 from lhama.daemon.protocol import goencode
-from lhama.daemon.protocol.source import split_source
+from lhama.daemon.protocol.replies import Progress
+from lhama.daemon.protocol.source import stored_name
 from lhama.daemon.protocol.types import CreateRequest, PullRequest, PushRequest
 from lhama.daemon.store import Digest, ModelName
 from lhama.daemon.store import create as creating
-from lhama.daemon.store.create import Progress
 from lhama.daemon.web.body import chunks, read_json
 from lhama.daemon.web.replies import BARE_JSON, empty_reply, error_reply, json_reply
 from lhama.daemon.web.service import SERVICE
 from lhama.daemon.web.streaming import LineStream
-
-
-class NotYet(LhamaError):
-    """Part of Ollama's API, not of this release."""
-
-    status = 501
 
 
 async def blob_exists(request: web.Request) -> web.Response:
@@ -48,7 +42,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     store = request.app[SERVICE].store
     body = await read_json(request, CreateRequest)
     creating.check(body)
-    progress = creating.create(store, body)
+    progress = creating.create(store, body, request.app[SERVICE].registry.pull)
     return await report(request, progress, stream=body.stream is not False)
 
 
@@ -67,20 +61,22 @@ async def report(
     return await lines.end() if stream else json_reply(last, content_type=BARE_JSON)
 
 
-async def pull(request: web.Request) -> web.Response:
+async def pull(request: web.Request) -> web.StreamResponse:
+    registry = request.app[SERVICE].registry
     body = await read_json(request, PullRequest)
-    ModelName.parse(split_source(body.model or body.name)[0])
-    raise NotYet(
-        "lhama cannot pull models yet: create one from a GGUF file (ollama create, lhama create), "
-        "or use a model folder that Ollama filled (OLLAMA_MODELS)"
-    )
+    name = ModelName.parse(stored_name(body.model or body.name))
+    progress = registry.pull(name, insecure=body.insecure)
+    return await report(request, progress, stream=body.stream is not False)
 
 
-async def push(request: web.Request) -> web.Response:
+async def push(request: web.Request) -> web.StreamResponse:
+    registry = request.app[SERVICE].registry
     body = await read_json(request, PushRequest)
-    if not (body.model or body.name):
+    text = body.model or body.name
+    if not text:
         raise BadRequest("model is required")
-    raise NotYet("lhama cannot push models yet")
+    progress = registry.push(text, insecure=body.insecure)
+    return await report(request, progress, stream=body.stream is not False)
 
 
 def _digest(request: web.Request) -> Digest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from lhama_testing_golden import Recording
 from lhama_testing_golden import recordings as parameters
 
+from lhama.daemon.errors import RegistryError
+from lhama.daemon.protocol.replies import Progress
 from lhama.daemon.protocol.types import CreateRequest
-from lhama.daemon.store import Store, create
+from lhama.daemon.store import ModelName, Store, create
 from lhama.plugins import gguf
 
 RECORDED_SMOLLM2 = "941f309b54caaad6747569ba43712bcde44a2be3bae16c3282ff499c37c54af5"
@@ -33,11 +36,17 @@ def recording(name: str) -> Recording:
     return next(r for r in recordings(name.split("_")[0]) if r.name == name)
 
 
-def run(store: Store, request: CreateRequest) -> list[create.Progress]:
+async def no_registry(name: ModelName) -> AsyncGenerator[Progress, None]:
+    """A pull of nothing."""
+    yield Progress("pulling manifest")
+    raise RegistryError("pull model manifest: file does not exist")
+
+
+def run(store: Store, request: CreateRequest) -> list[Progress]:
     """A create from beginning to end."""
 
-    async def lines() -> list[create.Progress]:
-        return [progress async for progress in create.create(store, request)]
+    async def lines() -> list[Progress]:
+        return [progress async for progress in create.create(store, request, no_registry)]
 
     return asyncio.run(lines())
 

@@ -14,6 +14,7 @@ from lhama_testing_store import (
     OUR_SMOLLM2,
     RECORDED_SMOLLM2,
     make,
+    no_registry,
     recordings,
     run,
     tiny_gguf,
@@ -251,7 +252,7 @@ def test_messages_keep_tool_calls_and_images(store: Store, tiny: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "status", "message"),
     [
-        ({"from_": "nope"}, 500, "pull model manifest: nope:latest is not in the store"),
+        ({"from_": "nope"}, 500, "pull model manifest: file does not exist"),
         ({"from_": "x:cloud"}, 403, "ollama cloud is disabled"),
         ({"from_": "base", "remote_host": "h"}, 403, "ollama cloud is disabled"),
         ({"from_": "base", "template": "{{ if .X }}"}, 400, "template error: template: :1: "),
@@ -330,7 +331,9 @@ def test_checks_before_anything_is_done(store: Store) -> None:
 
 
 async def test_an_abandoned_create_is_not_listed(store: Store, tiny: str) -> None:
-    lines = create.create(store, CreateRequest(model="a", files={"x.gguf": tiny}, system="S"))
+    lines = create.create(
+        store, CreateRequest(model="a", files={"x.gguf": tiny}, system="S"), no_registry
+    )
     async for progress in lines:
         if progress.status == "writing manifest":
             break

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from lhama_testing_http import Server, create_reference, serving
-
-Create = Callable[..., Awaitable[None]]
+from lhama_testing_http import Create, Server, create_reference, serving
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import math
 from typing import Any
 
 import pytest
-from conftest import Create
-from lhama_testing_http import Reply, Server
+from lhama_testing_http import Create, Reply, Server
 
 from lhama.backends.reference.model import Behaviour
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Create
 from lhama_testing_events import Event, events
-from lhama_testing_http import Reply, Server, create_reference, serving
+from lhama_testing_http import Create, Reply, Server, create_reference, serving
 
 from lhama.backends.reference.model import Behaviour
 

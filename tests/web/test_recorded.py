@@ -6,9 +6,8 @@ import json
 import re
 
 import pytest
-from conftest import Create
 from lhama_testing_golden import FOLDER, Recording, all_recordings
-from lhama_testing_http import Reply, Server
+from lhama_testing_http import Create, Reply, Server
 
 GROUPS = ("general", "host", "cors", "bad", "blob", "copy delete", "pull", "v1", "anthropic")
 """Each on a server of its own."""

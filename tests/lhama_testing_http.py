@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from lhama.backends.reference import model
 from lhama.backends.reference.model import Behaviour
 from lhama.daemon import app, listener
 from lhama.daemon.config import Settings
+
+Create = Callable[..., Awaitable[None]]
+"""What the fixture ``create`` is."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,272 @@
+"""One repository of one registry, as one operation sees it: requests, tokens, redirects."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import ssl
+import sys
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import TypeAlias
+
+import aiohttp
+from aiohttp import hdrs
+from yarl import URL
+
+from lhama.daemon.config import Settings
+from lhama.daemon.errors import RegistryError
+from lhama.daemon.registry import auth
+from lhama.daemon.registry.failures import Passing, failure
+from lhama.daemon.registry.identity import Identity
+from lhama.daemon.registry.proxies import proxy_for
+from lhama.daemon.registry.reach import Lookup, Reach, look_up
+from lhama.daemon.store import ModelName
+
+MAX_REDIRECTS = 10
+CONNECT_SECONDS = 30.0
+ANSWER_SECONDS = 120.0
+"""Longest silence of a registry before and within an answer."""
+MAX_ERROR = 64 * 1024
+"""Bytes of an error's text that are passed on."""
+_MAX_TOKEN = 64 * 1024
+_LONGEST_HEADER = 64 * 1024
+"""Signed addresses of blobs are some kilobytes long."""
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PASSING = frozenset({408, 425, 429})
+"""Client errors that pass by themselves, as all server errors may."""
+
+Content: TypeAlias = bytes | Callable[[], AsyncIterator[bytes]] | None
+"""A body; what is made piece by piece can be made again for a second try."""
+
+
+class NotThere(RegistryError):
+    """404, in Go's words for a missing file."""
+
+    def __init__(self) -> None:
+        super().__init__("file does not exist")
+
+
+class Refused(RegistryError):
+    """Another error status that is not ``Passing``."""
+
+
+class Remote:
+    """Sends requests to a repository and follows where it leads. Made on the event loop.
+
+    Everything raises ``RegistryError`` in Ollama's words.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: ModelName,
+        *,
+        insecure: bool = False,
+        lookup: Lookup = look_up,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """``insecure`` means HTTP without TLS, as Ollama has it. The name's own scheme does not
+        count there either: without ``insecure`` even ``http://…`` is asked over TLS."""
+        scheme = "http" if insecure else "https"
+        base = f"{scheme}://{name.host}/v2/{name.namespace}/{name.model}"
+        try:
+            self.base = URL(base, encoded=True)
+            assert self.base.port  # reading it is what finds a bad one
+        except ValueError as error:
+            raise RegistryError(f"{name.host} is no registry's host: {error}") from None
+        self._settings = settings
+        self._reach = Reach(lookup)
+        self._token = ""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, resolver=self._reach, use_dns_cache=False, ssl=tls or True
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # a small reply may be a bomb, and blobs are taken as they are
+            headers={hdrs.USER_AGENT: user_agent(settings)},
+            skip_auto_headers=(hdrs.CONTENT_TYPE, hdrs.ACCEPT),
+            max_line_size=_LONGEST_HEADER,
+            max_field_size=_LONGEST_HEADER,
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    def url(self, path: str) -> URL:
+        """A URL of the repository: ``manifests/latest``, ``blobs/sha256:…``."""
+        return URL(f"{self.base}/{path}", encoded=True)
+
+    def is_registry(self, url: URL) -> bool:
+        """Whether a URL is the registry's own: only there our tokens are sent."""
+        return auth.same_registry(url, self.base)
+
+    # ---------------------------------------------------------------------------------- asking
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: Content = None,
+        silence: float = ANSWER_SECONDS,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One exchange; a 401 is answered with a token, once. Statuses from 400 on are raised.
+
+        Redirects are followed for what can be sent again as it is. ``silence`` is the longest
+        wait for the next bytes.
+        """
+        for last in (False, True):
+            response = await self._follow(method, url, headers or {}, content, silence)
+            async with response:
+                if response.status != 401 or not self.is_registry(response.url):
+                    await _check(response)
+                    yield response
+                    return
+                challenge = auth.Challenge.read(response.headers)
+            if last or not challenge.realm:
+                raise RegistryError(f"unauthorized: access denied{self._hint()}")
+            await self._authorize(challenge)
+
+    async def read(
+        self, method: str, url: URL, most: int, *, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """A small body whole, unpacked if the registry packed it; ``most`` bytes after that."""
+        async with self.request(method, url, headers=headers) as response:
+            try:
+                return await read_body(response, most)
+            except (aiohttp.ClientError, OSError) as error:
+                raise await failure(error, method, url, self._reach.peer(url)) from error
+
+    async def _follow(
+        self, method: str, url: URL, headers: Mapping[str, str], content: Content, silence: float
+    ) -> aiohttp.ClientResponse:
+        asked = url
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._send(method, url, headers, content, silence)
+            location = response.headers.get(hdrs.LOCATION)
+            if response.status not in _REDIRECTS or not location:
+                return response
+            if method not in (hdrs.METH_GET, hdrs.METH_HEAD) and (
+                response.status not in (307, 308) or callable(content)
+            ):
+                return response
+            response.close()
+            url = target(response, location)
+        raise RegistryError(
+            f'{method.capitalize()} "{asked}": stopped after {MAX_REDIRECTS} redirects'
+        )
+
+    async def _send(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        content: Content,
+        silence: float,
+        authorization: str = "",
+    ) -> aiohttp.ClientResponse:
+        proxy = proxy_for(url, self._settings)
+        sent = {hdrs.ACCEPT_ENCODING: "identity", **headers}
+        if authorization or self.is_registry(url):
+            bearer = self._bearer()
+            authorization = authorization or (f"Bearer {bearer}" if bearer else "")
+            if authorization:
+                sent[hdrs.AUTHORIZATION] = authorization
+        try:
+            if proxy is not None:
+                await self._reach.trust(proxy)
+            await self._reach.admit(url, proxied=proxy is not None)
+            return await self._session.request(
+                method,
+                url,
+                headers=sent,
+                data=content() if callable(content) else content,
+                allow_redirects=False,
+                proxy=proxy,
+                timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=silence),
+            )
+        except (aiohttp.ClientError, OSError, RegistryError) as error:
+            peer = self._reach.peer(url)
+            self._reach.forget(url)  # a host that moved is found again
+            raise await failure(error, method, url, peer) from error
+
+    # --------------------------------------------------------------------------------- tokens
+
+    def _bearer(self) -> str:
+        given = self._settings.hf_token if auth.is_hugging_face(self.base) else ""
+        return self._token or given
+
+    async def _authorize(self, challenge: auth.Challenge) -> None:
+        url = challenge.url(self.base)
+        identity = Identity(self._settings.identity)
+        signature = await asyncio.to_thread(identity.sign, auth.to_be_signed(url))
+        # Redirects are not followed: the signature is for this URL and nobody else.
+        response = await self._send(
+            hdrs.METH_GET, url, {}, None, ANSWER_SECONDS, authorization=signature
+        )
+        async with response:
+            if 300 <= response.status < 400:
+                raise RegistryError(f"the registry redirects from its realm: {response.status}")
+            await _check(response, self._hint())
+            self._token = auth.read_token(await read_body(response, _MAX_TOKEN))
+
+    def _hint(self) -> str:
+        if auth.is_hugging_face(self.base) and not self._settings.hf_token:
+            return " (for a private or gated model, start the server with HF_TOKEN set)"
+        return ""
+
+
+def user_agent(settings: Settings) -> str:
+    """As Ollama's, whose version registries look at, with our own name at its end."""
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    system = f"{machine.lower()} {sys.platform}"
+    return f"ollama/{settings.report_version} ({system}) lhama/{version('lhama')}"
+
+
+def target(response: aiohttp.ClientResponse, location: str) -> URL:
+    """Where a ``Location`` leads, to the letter: signed URLs must not be rewritten."""
+    plain = location.isascii() and location.isprintable() and " " not in location
+    try:
+        url = response.url.join(URL(location, encoded=plain))
+        usable = url.scheme in ("http", "https") and url.raw_host and url.port
+    except ValueError:
+        usable = False
+    if not usable or url.raw_user is not None:
+        raise RegistryError(f"the registry redirects to a URL that cannot be: {location[:200]!r}")
+    return url
+
+
+async def read_body(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body of at most ``most`` bytes, counted after unpacking. Raises ``RegistryError``."""
+    coding = response.headers.get(hdrs.CONTENT_ENCODING, "identity").lower()
+    if coding not in ("identity", "", "gzip"):
+        raise RegistryError(f"the registry packed its reply with {coding}")
+    unpacker = zlib.decompressobj(wbits=31) if coding == "gzip" else None
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        try:
+            body += unpacker.decompress(chunk, most + 1 - len(body)) if unpacker else chunk
+        except zlib.error as error:
+            raise RegistryError(f"the registry's reply cannot be unpacked: {error}") from None
+        if len(body) > most or (unpacker and unpacker.unconsumed_tail):
+            raise RegistryError(f"the registry's reply is larger than {most} bytes")
+    return bytes(body)
+
+
+async def _check(response: aiohttp.ClientResponse, hint: str = "") -> None:
+    """Raise what an error status means."""
+    if response.status == 404:
+        raise NotThere
+    if response.status >= 400:
+        text = b""
+        try:
+            text = await response.content.read(MAX_ERROR)
+        except (aiohttp.ClientError, OSError):
+            pass  # the status says enough
+        kind = Passing if response.status >= 500 or response.status in _PASSING else Refused
+        raise kind(f"{response.status}: {text.decode('utf-8', 'replace')}{hint}")
