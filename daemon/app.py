@@ -7,14 +7,16 @@ import dataclasses
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 
 import structlog
 from aiohttp import web
 
-from lhama.daemon import listener, logs
+from lhama.daemon import listener, logs, tls
 from lhama.daemon.config import Settings
+from lhama.daemon.errors import LhamaError
 from lhama.daemon.registry import RegistryClient
 from lhama.daemon.scheduler import Scheduler
 from lhama.daemon.store import Store
@@ -50,9 +52,10 @@ async def serve(settings: Settings, ready: Callable[[Settings], None] | None = N
     Raises ``LhamaError`` where the daemon cannot start: port taken, store locked …
     """
     logs.configure(settings)
-    with closing(listener.bind(settings)) as bound, _signals() as stop:
+    secured = tls.context(settings)
+    with closing(listener.bind(settings)) as bound, _signals(_renewal(secured, settings)) as stop:
         settings = dataclasses.replace(settings, port=bound.getsockname()[1])
-        server = await start(settings, bound)
+        server = await start(settings, bound, secured)
         try:
             _announce(settings)
             if ready is not None:
@@ -64,7 +67,9 @@ async def serve(settings: Settings, ready: Callable[[Settings], None] | None = N
     log.info("stopped")
 
 
-async def start(settings: Settings, bound: socket.socket) -> web.AppRunner:
+async def start(
+    settings: Settings, bound: socket.socket, secured: ssl.SSLContext | None = None
+) -> web.AppRunner:
     """Start answering on a bound socket; ``cleanup`` of the result ends it, requests first."""
     server = web.AppRunner(
         build(settings),
@@ -77,7 +82,7 @@ async def start(settings: Settings, bound: socket.socket) -> web.AppRunner:
     )
     try:
         await server.setup()
-        await web.SockSite(server, bound, backlog=BACKLOG).start()
+        await web.SockSite(server, bound, ssl_context=secured, backlog=BACKLOG).start()
     except BaseException:
         await server.cleanup()
         raise
@@ -117,9 +122,28 @@ async def _rooms(app: web.Application) -> AsyncIterator[None]:
         service.store.close()
 
 
+def _renewal(secured: ssl.SSLContext | None, settings: Settings) -> Callable[[], None] | None:
+    """What reads a renewed certificate, where there is one."""
+    if secured is None:
+        return None
+
+    def renew() -> None:
+        try:
+            tls.load(secured, settings)
+        except LhamaError as error:
+            log.error("certificate not renewed, the old one stays", problem=error.message)
+        else:
+            log.info("certificate read again", file=str(settings.tls_cert))
+
+    return renew
+
+
 @contextmanager
-def _signals() -> Iterator[asyncio.Event]:
-    """An event set by the first SIGTERM or Ctrl-C; the second one ends the process at once."""
+def _signals(on_hangup: Callable[[], None] | None) -> Iterator[asyncio.Event]:
+    """An event set by the first SIGTERM or Ctrl-C; the second one ends the process at once.
+
+    ``on_hangup`` is called for SIGHUP.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
@@ -129,13 +153,15 @@ def _signals() -> Iterator[asyncio.Event]:
             os._exit(1)  # runners notice the closed wire and go, too
         stop.set()
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, on_signal)
+    handlers = {signal.SIGTERM: on_signal, signal.SIGINT: on_signal}
+    if on_hangup is not None:
+        handlers[signal.SIGHUP] = on_hangup
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         yield stop
     finally:
-        for number in numbers:
+        for number in handlers:
             loop.remove_signal_handler(number)
 
 
@@ -143,5 +169,13 @@ def _announce(settings: Settings) -> None:
     for warning in settings.warnings:
         log.warning("setting", problem=warning)
     if not access.is_loopback(settings.host):
-        log.warning("everyone who reaches this address may use it: there is no password")
+        # Refusing to start would break every container that sets OLLAMA_HOST=0.0.0.0.
+        if not settings.api_keys:
+            log.warning(
+                "EVERYONE WHO REACHES THIS ADDRESS MAY USE IT, AND DELETE ITS MODELS: "
+                "set LHAMA_API_KEYS, or bind to 127.0.0.1",
+                address=settings.address,
+            )
+        elif settings.tls_cert is None:
+            log.warning("API keys travel unencrypted: set LHAMA_TLS_CERT and LHAMA_TLS_KEY")
     log.info("listening", url=settings.url, models=str(settings.models))

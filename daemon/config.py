@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from lhama.daemon import durations
+from lhama.daemon.apikeys import NO_KEYS, ApiKeys
 from lhama.daemon.durations import FOREVER, MINUTE, SECOND, Duration
 from lhama.daemon.errors import LhamaError
 
@@ -102,6 +103,14 @@ class Settings:
     """What ``/api/version`` says."""
     shutdown_grace: Duration = 30 * SECOND
     """How long running requests may go on after SIGTERM."""
+    api_keys: ApiKeys = NO_KEYS
+    """Who may call; empty: everybody."""
+    api_key: str = dataclasses.field(default="", repr=False)
+    """The key that the command line sends."""
+    tls_cert: Path | None = None
+    """Certificate chain in PEM; with one, the daemon speaks HTTPS only."""
+    tls_key: Path | None = None
+    """Its key, if that is not in the same file."""
     warnings: tuple[str, ...] = ()
     """Values that could not be read and were replaced by their defaults."""
 
@@ -110,7 +119,8 @@ class Settings:
         """Read the environment; ``flags`` (fields of this class) win where they are not ``None``.
 
         A value that cannot be read becomes its default and a warning, as Ollama does. Raises
-        ``BadSetting`` for an origin that could never match.
+        ``BadSetting`` for an origin that could never match, and for keys that cannot be read:
+        their default would let everybody in.
         """
         read = _Reader(os.environ if environ is None else environ)
         scheme, host, port, path = _address(read)
@@ -150,7 +160,15 @@ class Settings:
             "report_version": read.text("LHAMA_REPORT_VERSION") or COMPATIBLE_VERSION,
             "step_timeout": _forever_if(read.duration("LHAMA_STEP_TIMEOUT", 5 * MINUTE), below=1),
             "shutdown_grace": read.duration("LHAMA_SHUTDOWN_GRACE", 30 * SECOND),
+            "api_keys": _api_keys(read),
+            "api_key": read.text("OLLAMA_API_KEY"),
+            "tls_cert": read.path("LHAMA_TLS_CERT"),
+            "tls_key": read.path("LHAMA_TLS_KEY"),
         }
+        if values["tls_cert"]:
+            values["scheme"] = "https"
+        elif values["tls_key"]:
+            raise BadSetting("LHAMA_TLS_KEY is set and LHAMA_TLS_CERT is not: both, or neither")
         values |= {name: value for name, value in flags.items() if value is not None}
         return cls(**values, warnings=tuple(read.warnings))
 
@@ -190,6 +208,10 @@ class _Reader:
         if text.isascii() and text.isdigit() and int(text) < 2**64:
             return int(text)
         return self._default(name, text, default)
+
+    def path(self, name: str) -> Path | None:
+        text = self.text(name)
+        return Path(text).expanduser() if text else None
 
     def duration(self, name: str, default: Duration) -> Duration:
         """A Go duration, or a whole number of seconds."""
@@ -288,6 +310,13 @@ def _origins(read: _Reader) -> tuple[str, ...]:
         if "*" not in origin and urlsplit(origin).hostname is None:
             raise BadSetting(f"OLLAMA_ORIGINS: {origin!r} names no host")
     return (*given, *_LOCAL_ORIGINS, *_APP_ORIGINS)
+
+
+def _api_keys(read: _Reader) -> ApiKeys:
+    try:
+        return ApiKeys.parse(read.text("LHAMA_API_KEYS"))
+    except ValueError as error:
+        raise BadSetting(f"LHAMA_API_KEYS: {error}") from None
 
 
 def _commas(text: str) -> list[str]:

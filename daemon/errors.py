@@ -34,6 +34,12 @@ class InvalidDigest(BadRequest):
     """A digest that is none; never joined into a path."""
 
 
+class Unauthorized(LhamaError):
+    """No API key, or none of the daemon's."""
+
+    status = 401
+
+
 class Forbidden(LhamaError):
     status = 403
 

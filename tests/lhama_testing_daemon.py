@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -30,10 +31,13 @@ class Daemon:
     process: subprocess.Popen[bytes]
     log: Path
     uploaded: set[str] = field(default_factory=set)
+    scheme: str = "http"
+    trusted: ssl.SSLContext | None = None
+    """What an https client trusts."""
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def call(self, path: str, body: dict[str, Any] | None = None, method: str = "") -> Any:
         """One JSON request; raises ``urllib.error.HTTPError`` for an error status."""
@@ -41,14 +45,14 @@ class Daemon:
         request = urllib.request.Request(
             self.url + path, data, method=method or ("GET" if data is None else "POST")
         )
-        with urllib.request.urlopen(request, timeout=120) as reply:
+        with urllib.request.urlopen(request, timeout=120, context=self.trusted) as reply:
             text = reply.read()
         return json.loads(text) if text else None
 
     def lines(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The lines of a streamed answer, as they come."""
         request = urllib.request.Request(self.url + path, json.dumps(body).encode())
-        with urllib.request.urlopen(request, timeout=120) as reply:
+        with urllib.request.urlopen(request, timeout=120, context=self.trusted) as reply:
             for line in reply:
                 yield json.loads(line)
 
@@ -61,7 +65,7 @@ class Daemon:
                     f"{self.url}/api/blobs/{digest}", file, method="POST"
                 )
                 request.add_header("Content-Length", str(gguf.stat().st_size))
-                urllib.request.urlopen(request, timeout=120).close()
+                urllib.request.urlopen(request, timeout=120, context=self.trusted).close()
             self.uploaded.add(digest)
         body = {"model": name, "files": {gguf.name: digest}, "stream": False, **more}
         assert self.call("/api/create", body) == {"status": "success"}
@@ -87,9 +91,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(store: Path, **environment: str) -> Iterator[Daemon]:
+def running(
+    store: Path, scheme: str = "http", trusted: ssl.SSLContext | None = None, **environment: str
+) -> Iterator[Daemon]:
     """Start a daemon, wait until it answers, stop it in the end."""
-    port = free_port()
+    given = environment.get("OLLAMA_HOST", "")
+    port = int(given.rpartition(":")[2]) if given else free_port()
     log = store.parent / f"daemon-{port}.log"
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OLLAMA_", "LHAMA_"))}
     environment = {"OLLAMA_MODELS": str(store), "OLLAMA_HOST": f"127.0.0.1:{port}", **environment}
@@ -101,7 +108,7 @@ def running(store: Path, **environment: str) -> Iterator[Daemon]:
             stdout=out,
             stderr=out,
         )
-    daemon = Daemon(port, store, process, log)
+    daemon = Daemon(port, store, process, log, scheme=scheme, trusted=trusted)
     try:
         _wait(daemon)
         yield daemon
@@ -120,8 +127,12 @@ def _wait(daemon: Daemon) -> None:
     while time.monotonic() < deadline:
         if daemon.process.poll() is not None:
             raise AssertionError(f"the daemon ended at start:\n{daemon.log.read_text()}")
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+        try:
             daemon.call("/api/version")
+        except urllib.error.HTTPError:
+            return  # it wants a key
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.05)
+        else:
             return
-        time.sleep(0.05)
     raise AssertionError(f"the daemon did not answer:\n{daemon.log.read_text()}")

@@ -37,11 +37,13 @@ class ServerError(LhamaError):
 class Client:
     """Calls of one server's API. Every call is a connection of its own; closing it cancels.
 
-    ``url`` as of ``Settings.url``. All calls raise ``Unreachable`` and ``ServerError``.
+    ``url`` and ``api_key`` as of ``Settings``. All calls raise ``Unreachable`` and
+    ``ServerError``.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str = "") -> None:
         self.url = url.rstrip("/")
+        self._authorization = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         parts = urlsplit(self.url)
         secure = parts.scheme == "https"
         self._open = http.client.HTTPSConnection if secure else http.client.HTTPConnection
@@ -126,7 +128,7 @@ class Client:
         accept: str = "application/json",
         size: int | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        headers = {"Accept": accept, "User-Agent": user_agent()}
+        headers = {"Accept": accept, "User-Agent": user_agent(), **self._authorization}
         if isinstance(body, bytes):
             headers["Content-Type"] = "application/json"
         elif body is not None:

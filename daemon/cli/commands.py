@@ -34,7 +34,8 @@ NoPlugins = Annotated[
 
 
 def _client() -> Client:
-    return Client(Settings.from_environment().url)
+    settings = Settings.from_environment()
+    return Client(settings.url, settings.api_key)
 
 
 def _version(wanted: bool) -> None:

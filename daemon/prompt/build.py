@@ -60,6 +60,8 @@ class Rendered:
 
     text: str
     images: int = 0
+    whole: int = 0
+    """Tokens of the conversation before messages were dropped; 0 if none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Built:
     text: str
     tokens: list[int]
     images: int = 0
+    truncated: int = 0
+    """Tokens that were cut, messages and the middle of what was left of them."""
 
 
 def build(
@@ -87,12 +91,13 @@ def build(
     """
     rendered = render(prompt, tokenizer, facts, limit)
     tokens = encode(rendered.text, tokenizer)
+    whole = max(rendered.whole, len(tokens))
     if prompt.truncate and not rendered.images and _renders_here(prompt):
         tokens = fit.cut(
             tokens, _num_ctx(prompt, limit), num_keep, shift=shift, bos=_adds_bos(tokenizer)
         )
     fit.refuse_beyond(len(tokens), limit)
-    return Built(rendered.text, tokens, rendered.images)
+    return Built(rendered.text, tokens, rendered.images, whole - len(tokens))
 
 
 def encode(text: str, tokenizer: Tokenizer) -> list[int]:
@@ -111,21 +116,27 @@ def render(prompt: Prompt, tokenizer: Tokenizer, facts: ModelFacts, limit: int) 
         return Rendered(before + prompt.text, image_count(prompt.messages))
     if not prompt.go_template and not facts.jinja and prompt.text:
         return Rendered(before + prompt.text, image_count(prompt.messages))
-    messages = prompt.messages
+    messages, whole = prompt.messages, 0
     if prompt.family in THINKING_HISTORY_FAMILIES:
         messages = without_old_thinking(messages)
     if prompt.truncate:
         num_ctx = _num_ctx(prompt, limit)
+        counts: list[int] = []  # the whole conversation's comes first
         per_image = IMAGE_TOKENS if facts.projector else 0
 
         def fits(some: Sequence[Message]) -> bool:
             text = _conversation(prompt, tokenizer, facts, some)
             count = len(tokenizer.encode(text, add_special=True, parse_special=True))
+            counts.append(count)
             return count + per_image * image_count(some) <= num_ctx
 
-        messages = newest_that_fit(messages, fits)
+        kept = newest_that_fit(messages, fits)
+        whole = counts[0] if len(kept) < len(messages) else 0
+        messages = kept
     return Rendered(
-        before + _conversation(prompt, tokenizer, facts, messages), image_count(messages)
+        before + _conversation(prompt, tokenizer, facts, messages),
+        image_count(messages),
+        whole=whole,
     )
 
 

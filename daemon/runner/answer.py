@@ -21,10 +21,13 @@ class Answer:
         stops: Sequence[str],
         parser: OutputParser,
         prompt: str | None = None,
+        truncated_tokens: int = 0,
     ) -> None:
         """``prompt``: its text, if the tokens of prompt and answer together shall be reported
-        (generate's deprecated ``context``)."""
+        (generate's deprecated ``context``). ``truncated_tokens``: what was cut of it."""
         self.id = request_id
+        self.truncated_tokens = truncated_tokens
+        self._untold = truncated_tokens
         self._tokenizer = tokenizer
         self._text = Detokenizer()
         self._stop = StopMatcher(stops)
@@ -77,7 +80,8 @@ class Answer:
         if not (content or thinking or tool_calls or self._logprobs):
             return None
         logprobs, self._logprobs = self._logprobs, []
-        return Delta(self.id, content, thinking, tool_calls, logprobs)
+        truncated, self._untold = self._untold, 0
+        return Delta(self.id, content, thinking, tool_calls, logprobs, truncated_tokens=truncated)
 
     def _logprob(self, row: RowResult, logprob: float) -> TokenLogprob:
         piece = self._tokenizer.piece
@@ -97,4 +101,5 @@ def join(first: Delta, second: Delta) -> Delta:
         [*first.tool_calls, *second.tool_calls],
         [*first.logprobs, *second.logprobs],
         second.done,
+        first.truncated_tokens,
     )

@@ -76,6 +76,7 @@ def done(sequence: Sequence, reason: str) -> Done:
         eval_ns=sequence.eval_ns(),
         context=sequence.request.answer.context(),
         cached_tokens=sequence.cached_tokens,
+        truncated_tokens=sequence.request.answer.truncated_tokens,
     )
 
 

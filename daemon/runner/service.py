@@ -94,7 +94,9 @@ class Service:
             )
         parser = OutputParser(request.prompt, built.text, self._facts.jinja)
         transcript = built.text if request.want_context else None
-        answer = Answer(request.id, self._tokenizer, request.stop, parser, transcript)
+        answer = Answer(
+            request.id, self._tokenizer, request.stop, parser, transcript, built.truncated
+        )
         grammar = self._grammars.matcher(request.grammar) if request.grammar else None
         if grammar is not None and not self._engine.limits.late_mask:
             raise RunnerFailed("this model's backend has no structured output", status=400)

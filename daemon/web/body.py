@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from lhama.daemon.errors import BadRequest, LhamaError
+from lhama.daemon.errors import BadRequest, LhamaError, Malformed
 from lhama.daemon.protocol import gojson
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 MAX_JSON = 512 * 1024 * 1024
 """Bytes of a JSON body. Images travel in it, so it is large; Ollama has no limit at all."""
+
+MAX_UNPACKED = 20 * 1024 * 1024
+"""Bytes of a JSON body that was sent packed, as in Ollama."""
 
 STALL = 60.0
 """Seconds without a byte after which a body is given up."""
@@ -36,18 +45,38 @@ async def read_json(
 
     ``empty``: what an empty body is told.
     """
-    limit = MAX_JSON
+    body = await _read(request)
+    if request.headers.get(hdrs.CONTENT_ENCODING, "").lower() == "zstd":
+        body = await asyncio.to_thread(_unpacked, body)
+    return gojson.decode(body, into, empty=empty)
+
+
+async def _read(request: web.Request) -> bytes:
     length = request.content_length
-    if length is not None and length > limit:
-        raise too_large(limit)
+    if length is not None and length > MAX_JSON:
+        raise too_large(MAX_JSON)
     parts: list[bytes] = []
     size = 0
     async for part in chunks(request):
         size += len(part)
-        if size > limit:
-            raise too_large(limit)
+        if size > MAX_JSON:
+            raise too_large(MAX_JSON)
         parts.append(part)
-    return gojson.decode(b"".join(parts), into, empty=empty)
+    return b"".join(parts)
+
+
+def _unpacked(body: bytes) -> bytes:
+    """A zstd body, as Codex sends it; a few bytes can unpack to gigabytes, so not all of it."""
+    unpacker = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 23})
+    try:
+        unpacked = unpacker.decompress(body, max_length=MAX_UNPACKED + 1)
+    except zstd.ZstdError:
+        raise Malformed("failed to decompress zstd body") from None
+    if len(unpacked) > MAX_UNPACKED:
+        raise too_large(MAX_UNPACKED)
+    if not unpacker.eof:
+        raise Malformed("failed to decompress zstd body")
+    return unpacked
 
 
 async def chunks(request: web.Request) -> AsyncIterator[bytes]:

@@ -9,6 +9,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from lhama.daemon.config import Settings
+from lhama.daemon.errors import Unauthorized
 from lhama.daemon.web import access
 from lhama.daemon.web.dialects import DIALECT
 from lhama.daemon.web.outgoing import foreseen
@@ -18,6 +19,15 @@ from lhama.daemon.web.routes import Handler, Match, Table
 log = structlog.get_logger(__name__)
 
 CORS: web.RequestKey[dict[str, str]] = web.RequestKey("cors", dict[str, str])
+CALLER: web.RequestKey[str] = web.RequestKey("caller", str)
+"""The name of the API key a request came with, for logs and metrics; absent without keys."""
+
+X_API_KEY = "X-Api-Key"
+"""Where Anthropic's clients put it."""
+
+GREETING = "/"
+"""Answered without a key: whether something is there at all is asked by every client's start."""
+
 _PREFLIGHT_VARY = ("Access-Control-Request-Method", "Access-Control-Request-Headers")
 
 
@@ -38,16 +48,32 @@ class Gate:
             return redirect_reply(match.redirect + query, match.status, request.method)
         reply = self._origin(request, match) or self._host(request, match)
         if reply is None:
-            reply = await self._answer(request, match)
-        if self._settings.debug or self._settings.log_requests:
-            log.debug(
+            reply = self._key(request, match) or await self._answer(request, match)
+        if self._settings.api_keys or self._settings.debug or self._settings.log_requests:
+            caller = {"key": request.get(CALLER, "")} if self._settings.api_keys else {}
+            (log.info if caller else log.debug)(
                 "request",
                 method=request.method,
                 path=request.path,
                 status=reply.status,
                 seconds=round(time.perf_counter() - began, 3),
+                **caller,
             )
         return reply
+
+    def _key(self, request: web.Request, match: Match) -> web.StreamResponse | None:
+        """The API key, where there are keys. ``None`` lets pass."""
+        keys = self._settings.api_keys
+        if not keys or request.path == GREETING:
+            return None
+        headers = request.headers
+        caller = keys.caller(headers.get(hdrs.AUTHORIZATION, ""), headers.get(X_API_KEY, ""))
+        if caller is None:
+            reply = match.dialect.reply(Unauthorized("unauthorized: a valid API key is required"))
+            reply.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+            return reply
+        request[CALLER] = caller
+        return None
 
     async def _answer(self, request: web.Request, match: Match) -> web.StreamResponse:
         if match.handler is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import structlog
 from aiohttp import web
@@ -16,6 +17,10 @@ from lhama.daemon.web.streaming import BodyStream
 from lhama.daemon.wire.messages import Delta, Done, Rendered
 
 log = structlog.get_logger(__name__)
+
+
+TRUNCATED = "Lhama-Truncated-Tokens"
+"""Header of an answer to a prompt that did not fit: how many of its tokens were cut."""
 
 
 class Outgoing:
@@ -41,12 +46,18 @@ class Outgoing:
     async def answer(self, generation: Generation) -> web.StreamResponse:
         """The answer itself. An error within a stream is told there: its status is long sent."""
         if not self._stream:
-            deltas: list[Delta] = []
-            await generation.run(deltas.extend)
-            return self._body(self._answer.body(deltas))
+            whole: list[Delta] = []
+            await generation.run(whole.extend)
+            return self._body(self._answer.body(whole), _truncated(whole))
         stream = self._open()
+
+        def send(deltas: list[Delta]) -> Awaitable[None] | None:
+            if not stream.begun:
+                stream.headers.update(_truncated(deltas))
+            return stream.push(self._answer.lines(deltas))
+
         try:
-            await generation.run(lambda deltas: stream.push(self._answer.lines(deltas)))
+            await generation.run(send)
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception as problem:
@@ -61,8 +72,17 @@ class Outgoing:
         headers = {**answer.stream_headers, "Content-Type": answer.stream_type}
         return BodyStream(self._request, headers)
 
-    def _body(self, body: bytes) -> web.Response:
-        return json_reply(body, content_type=self._answer.whole_type)
+    def _body(self, body: bytes, headers: dict[str, str] | None = None) -> web.Response:
+        reply = json_reply(body, content_type=self._answer.whole_type)
+        reply.headers.update(headers or {})
+        return reply
+
+
+def _truncated(deltas: list[Delta]) -> dict[str, str]:
+    """The header that says that the prompt was cut, known with an answer's first delta."""
+    first = deltas[0]
+    count = first.truncated_tokens or (first.done.truncated_tokens if first.done else 0)
+    return {TRUNCATED: str(count)} if count else {}
 
 
 def foreseen(error: Exception, request: web.Request) -> LhamaError:

@@ -18,7 +18,8 @@ class BodyStream:
 
     def __init__(self, request: web.Request, headers: dict[str, str]) -> None:
         self._request = request
-        self._headers = headers
+        self.headers = headers
+        """May be changed until it has begun."""
         self._response: web.StreamResponse | None = None
         self._socket: Transport | None = None
         """For chunks sent past aiohttp's coroutines, once it has sent the headers."""
@@ -51,7 +52,7 @@ class BodyStream:
         return response
 
     async def _start(self) -> web.StreamResponse:
-        self._response = web.StreamResponse(headers=self._headers)
+        self._response = web.StreamResponse(headers=self.headers)
         await self._response.prepare(self._request)
         return self._response
 

@@ -171,6 +171,8 @@ class Done(msgspec.Struct, array_like=True):
     eval_ns: int
     context: list[int] = []
     cached_tokens: int = 0
+    truncated_tokens: int = 0
+    """Tokens of the prompt that were cut to make it fit."""
 
 
 class Delta(msgspec.Struct, array_like=True):
@@ -182,6 +184,8 @@ class Delta(msgspec.Struct, array_like=True):
     tool_calls: list[ToolCall] = []
     logprobs: list[TokenLogprob] = []
     done: Done | None = None
+    truncated_tokens: int = 0
+    """As in ``Done``, in an answer's first delta: a client may learn of it before the end."""
 
 
 class Step(msgspec.Struct, tag="step"):

@@ -338,3 +338,15 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
     assert "plugins" in done.stdout
     # 0.3 s is the aim (0.12 s as measured alone); a busy machine gets twice that.
     assert best < (0.6 if os.getloadavg()[0] > 1 else 0.3)
+
+
+def test_the_api_key_is_sent_where_there_is_one(
+    server: Replay, lhama: Lhama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.on("GET /api/ps", ndjson({"models": []}))
+    lhama("ps")
+    monkeypatch.setenv("OLLAMA_API_KEY", "secret-of-alice")
+    lhama("ps")
+    first, second = server.requests("GET /api/ps")
+    assert "Authorization" not in first.headers
+    assert second.headers["Authorization"] == "Bearer secret-of-alice"

@@ -9,6 +9,7 @@ from lhama_testing_http import Server, parse
 
 from lhama.daemon import app
 from lhama.daemon.web import body
+from lhama.daemon.web.body import zstd
 
 
 async def _raw(server: Server, text: bytes) -> bytes:
@@ -109,3 +110,25 @@ async def test_a_digest_that_is_none_touches_no_file(server: Server, path: str) 
     reply = await server.send("POST", path, b"x")
     assert reply.status in (307, 400, 404)
     assert not (server.settings.models / "blobs" / ".." / "etc").exists()
+
+
+class TestPackedBodies:
+    """Bodies packed with zstd, as Codex sends them."""
+
+    HEADERS = {"Content-Encoding": "zstd"}
+
+    async def test_a_packed_body_is_read(self, server: Server) -> None:
+        body = zstd.compress(b'{"model":"nope","input":"x"}')
+        reply = await server.send("POST", "/v1/responses", body, self.HEADERS)
+        assert (reply.status, reply.json()["error"]["message"]) == (404, "model 'nope' not found")
+
+    @pytest.mark.parametrize("body", [b"{}", zstd.compress(b'{"model":"x"}')[:-3], b""])
+    async def test_what_is_not_packed_is_refused(self, server: Server, body: bytes) -> None:
+        reply = await server.send("POST", "/api/show", body, self.HEADERS)
+        assert (reply.status, reply.json()) == (400, {"error": "failed to decompress zstd body"})
+
+    async def test_a_bomb_is_not_unpacked(self, server: Server) -> None:
+        bomb = zstd.compress(b" " * (body.MAX_UNPACKED + 1))
+        assert len(bomb) < 10_000
+        reply = await server.send("POST", "/v1/messages", bomb, self.HEADERS)
+        assert (reply.status, reply.json()["error"]["type"]) == (413, "request_too_large")

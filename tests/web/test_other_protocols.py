@@ -251,3 +251,27 @@ async def test_bodies_that_are_no_form(kind: str, body: bytes, server: Server) -
     reply: Reply = await server.send("POST", "/v1/audio/transcriptions", body, headers)
     assert reply.status == 400
     assert _error("", reply.json())["type"] == "invalid_request_error"
+
+
+# ------------------------------------------------------------------------------------- truncation
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_cut_prompt_is_told_in_a_header_and_in_the_counts(
+    stream: bool, server: Server, create: Create
+) -> None:
+    await create("small", parameters={"num_ctx": 256})
+    turns = [{"role": "user", "content": f"{n} " + "x" * 60} for n in range(8)]
+    body = {"model": "small", "max_tokens": 2, "stream": stream}
+    for path in ("/api/chat", "/v1/chat/completions", "/v1/responses", "/v1/messages"):
+        for messages, cut in ((turns, True), (turns[-1:], False)):
+            asked = {"input" if path == "/v1/responses" else "messages": messages}
+            usage = {"stream_options": {"include_usage": True}} if "completions" in path else {}
+            reply = await server.send("POST", path, {**body, **asked, **usage})
+            header = reply.header("lhama-truncated-tokens")
+            told = [part for part in reply.body.split(b"\n") if b'"truncated_tokens":' in part]
+            assert (header is not None, len(told)) == (cut, int(cut)), (path, reply.body)
+            if cut:
+                assert header is not None
+                assert f'"truncated_tokens":{header}'.encode() in told[0]
+                assert int(header) > 256

@@ -16,9 +16,15 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens"}
 _EMPTY = msgspec.Raw(b"{}")
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, omit_defaults=True):
     input_tokens: int
     output_tokens: int
+    truncated_tokens: int = 0
+    """Tokens of the prompt that were cut. Not Anthropic's; absent where none was."""
+
+    @classmethod
+    def of(cls, done: wire.Done) -> Usage:
+        return cls(done.prompt_tokens, done.eval_tokens, done.truncated_tokens)
 
 
 class Block(msgspec.Struct, omit_defaults=True):
@@ -78,7 +84,7 @@ class MessagesAnswer(EventAnswer):
         if self._begun:
             return b""
         self._begun = True
-        return self._event("message_start", message=self._message([], "", self._estimate, 0))
+        return self._event("message_start", message=self._message([], "", Usage(self._estimate, 0)))
 
     def _carried(self, delta: wire.Delta) -> bytes:
         """Thoughts, text and calls, in this order."""
@@ -99,8 +105,7 @@ class MessagesAnswer(EventAnswer):
     def _end(self, done: wire.Done) -> bytes:
         reason = self._stop_reason(done)
         delta = {"stop_reason": reason} if reason else {}
-        usage = Usage(done.prompt_tokens, done.eval_tokens)
-        ended = self._event("message_delta", delta=delta, usage=usage)
+        ended = self._event("message_delta", delta=delta, usage=Usage.of(done))
         return self._stop() + ended + self._event("message_stop")
 
     # ------------------------------------------------------------------------------ blocks, in turn
@@ -161,13 +166,10 @@ class MessagesAnswer(EventAnswer):
         return self._body(None, wire.Done(reason, 0, 0, 0, 0))
 
     def _body(self, blocks: list[Block] | None, done: wire.Done) -> bytes:
-        reason = self._stop_reason(done)
-        message = self._message(blocks, reason, done.prompt_tokens, done.eval_tokens)
+        message = self._message(blocks, self._stop_reason(done), Usage.of(done))
         return goencode.encode(message) + b"\n"
 
-    def _message(
-        self, blocks: list[Block] | None, stop_reason: str, input_tokens: int, output_tokens: int
-    ) -> Message:
+    def _message(self, blocks: list[Block] | None, stop_reason: str, usage: Usage) -> Message:
         return Message(
             id=self._id,
             type="message",
@@ -175,7 +177,7 @@ class MessagesAnswer(EventAnswer):
             model=self._model,
             content=blocks,
             stop_reason=stop_reason,
-            usage=Usage(input_tokens, output_tokens),
+            usage=usage,
         )
 
     def _stop_reason(self, done: wire.Done) -> str:

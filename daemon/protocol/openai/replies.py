@@ -104,7 +104,8 @@ class ModelList(msgspec.Struct):
 
 
 def usage(done: wire.Done) -> Usage:
-    return Usage(done.prompt_tokens, done.eval_tokens, done.prompt_tokens + done.eval_tokens)
+    total = done.prompt_tokens + done.eval_tokens
+    return Usage(done.prompt_tokens, done.eval_tokens, total, done.truncated_tokens)
 
 
 def tool_calls(calls: list[wire.ToolCall]) -> list[ToolCall]:

@@ -102,13 +102,14 @@ def function_call(item_id: str, call: wire.ToolCall, arguments: str, status: str
 
 
 def _usage(done: wire.Done) -> Json:
-    return {
+    usage: Json = {
         "input_tokens": done.prompt_tokens,
         "output_tokens": done.eval_tokens,
         "total_tokens": done.prompt_tokens + done.eval_tokens,
         "input_tokens_details": {"cached_tokens": 0},
         "output_tokens_details": {"reasoning_tokens": 0},
     }
+    return usage | ({"truncated_tokens": cut} if (cut := done.truncated_tokens) else {})
 
 
 def _tool(tool: Tool) -> Json:
