@@ -100,7 +100,8 @@ class LoadOptions:
     kv_type: str = "f16"
     flash_attention: bool | None = None
     embedding: bool = False
-    """The model serves ``embed`` only."""
+    """The model serves ``embed`` only; ``batch`` then bounds one text, as its tokens are computed
+    together, and the backend chooses how many texts make a step."""
     gpu_overhead_bytes: int = 0
     """Accelerator memory to leave free."""
 
@@ -263,6 +264,18 @@ class StepHandle(Protocol):
         ...
 
 
+class EmbedHandle(Protocol):
+    """Texts on their way through the engine."""
+
+    def result(self) -> list[bytes]:
+        """Wait for the step; a vector for each text, in order: float32 in the machine's byte order.
+
+        Vectors are not normalised. A model that ranks gives its classifier's outputs. Called once.
+        Raises ``BackendError`` if the step as a whole failed.
+        """
+        ...
+
+
 # ------------------------------------------------------------------------------- a loaded model
 
 
@@ -271,8 +284,11 @@ class Limits:
     """What an engine can take; fixed for its life."""
 
     slots: int
+    """Sequences at once; of an engine that embeds, texts in one step."""
     context: int
+    """Tokens of one sequence or text."""
     batch_tokens: int
+    """Tokens of one step."""
     vocab: int
     token_feed: Literal["device", "host"] = "host"
     """``device``: the engine keeps the sampled token and feeds it to the next step by itself, so
@@ -280,7 +296,8 @@ class Limits:
     late_mask: bool = False
     """Rows may be ``masked``."""
     features: frozenset[str] = frozenset()
-    """Of ``shift`` (KvOp Shift), ``copy`` (KvOp Copy), ``embed``."""
+    """Of ``shift`` (KvOp Shift), ``copy`` (KvOp Copy); or ``embed`` (serves ``embed`` and no steps),
+    with ``rank`` if its vectors are scores of a query and a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,10 +372,12 @@ class Engine(Protocol):
         """
         ...
 
-    def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
-        """One vector for each tokenized input, not normalised. Blocks; never during a step.
+    def embed(self, inputs: Sequence[Sequence[int]]) -> EmbedHandle:
+        """Enqueue tokenized texts and return at once: embedding's ``compute_current``.
 
-        Raises ``BackendError`` where the model gives no embeddings.
+        At most ``limits.slots`` texts of 1 to ``limits.context`` tokens, and ``limits.batch_tokens``
+        together unless it is one text alone. Raises ``BackendError`` for others, and where the
+        model gives no embeddings.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Fixtures every room shares: the two real models, taken from their packages on PyPI."""
+"""Fixtures every room shares: the real models, taken from their packages on PyPI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ try:
 except ModuleNotFoundError:
     pytest.exit("lhama is not installed: run scripts/test (or: pip install -e '.[dev]')", 4)
 
-from lhama_testing_models import gemma3_path, smollm2_path
+from lhama_testing_models import gemma3_path, minilm_path, smollm2_path
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +24,9 @@ def smollm2() -> Path:
 def gemma3() -> Path:
     """Gemma 3 270M Q4_K_M, a base model: sliding window, Q4_K, Q5_0, Q6_K and Q8_0 tensors."""
     return gemma3_path()
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2 in float32: a BERT that embeds."""
+    return minilm_path()

@@ -156,3 +156,22 @@ KNOWN: Final = frozenset(
 )
 """As of llama-cpp-python 0.3.36. Left out: ``clip`` and the draft and audio models, which do not
 generate text by themselves."""
+
+CACHELESS: Final = frozenset(
+    [
+        "bert",
+        "dream",
+        "eurobert",
+        "gemma-embedding",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "llada",
+        "llada-moe",
+        "modern-bert",
+        "neo-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+        "rnd1",
+    ]
+)
+"""Those that see a text at once, both ways: llama.cpp gives them no KV cache."""

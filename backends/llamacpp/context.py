@@ -85,14 +85,18 @@ class Context:
             self._fail(code)
 
     def encode(self, batch: Batch) -> None:
-        """Compute ``batch`` from scratch, as embeddings need it. Raises ``BackendError``."""
+        """Compute a batch of texts' tokens for ``pooled``. Raises ``BackendError``."""
         if self._memory is None:
             code = L.llama_encode(self._pointer, batch.struct)
             if code:
                 self._fail(code)
         else:
-            L.llama_memory_clear(self._memory, False)
             self.decode(batch)
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        if self._memory is not None:
+            L.llama_memory_clear(self._memory, False)
 
     def synchronize(self) -> None:
         """Wait for the last batch; ``logits`` and ``pooled`` do so themselves."""
@@ -111,12 +115,12 @@ class Context:
             self._logits_at = at
         return self._logits[:count]
 
-    def pooled(self, sequence: int, width: int) -> list[float]:
-        """The embedding of one sequence of the last batch."""
+    def pooled(self, sequence: int, width: int) -> bytes:
+        """The vector of one sequence of the last batch: ``width`` float32."""
         pointer = L.llama_get_embeddings_seq(self._pointer, sequence)
         if not pointer:
-            raise BackendError("this model does not support embeddings")
-        return pointer[:width]  # type: ignore[no-any-return]
+            raise BackendError("this model gives no embeddings")
+        return ctypes.string_at(pointer, width * ctypes.sizeof(ctypes.c_float))
 
     def close(self) -> None:
         L.llama_free(self._pointer)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from lhama.backends.llamacpp.batch import Batch
 from lhama.backends.llamacpp.context import Context
@@ -16,6 +16,7 @@ from lhama.backends.llamacpp.sampling import RowError, Sampler
 from lhama.backends.llamacpp.tokenizer import LlamaTokenizer
 from lhama.plugins.backend import (
     BackendError,
+    EmbedHandle,
     Limits,
     PreparedStep,
     Residency,
@@ -27,8 +28,6 @@ from lhama.plugins.backend import (
 
 if TYPE_CHECKING:
     from lhama.backends.llamacpp.sampling import Logits
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +97,9 @@ class Handle:
 
 
 class LlamaCppEngine:
-    """``lhama.plugins.backend.Engine`` over one ``llama_context``.
+    """``lhama.plugins.backend.Engine`` over one ``llama_context``: generates.
 
-    Takes over the context and calls ``free_model`` after it is gone. ``pooling`` engines embed
-    and do nothing else.
+    Takes over the context and calls ``free_model`` after it is gone.
     """
 
     def __init__(
@@ -111,16 +109,12 @@ class LlamaCppEngine:
         limits: Limits,
         residency: Residency,
         free_model: Callable[[], None],
-        embedding_width: int = 0,
-        embedding_sequences: int = 0,
     ) -> None:
         self.limits = limits
         self.residency = residency
         self.tokenizer = tokenizer
         self._context = context
         self._free_model = free_model
-        self._width = embedding_width
-        self._sequences = embedding_sequences
         self._batches = (Batch(limits.batch_tokens), Batch(limits.batch_tokens))
         self._samplers: dict[int, Sampler] = {}
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -197,64 +191,14 @@ class LlamaCppEngine:
             before.close()
         self._samplers[slot] = sampler
 
-    # ------------------------------------------------------------------------------- embeddings
-
-    def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
-        if not self._width:
-            raise BackendError("this model does not support embeddings")
-        most = self.limits.batch_tokens
-        for tokens in inputs:
-            if not tokens:
-                raise BackendError("an embedding's input has no tokens")
-            if len(tokens) > most:
-                raise BackendError(f"an input of {len(tokens)} tokens exceeds the limit of {most}")
-        return self._call(lambda: self._embed(inputs))
-
-    def _embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
-        vectors: list[list[float]] = []
-        batch, group, held = self._batches[0], list[Row](), 0
-        for tokens in [*inputs, None]:
-            full = tokens is None or (
-                len(group) == self._sequences or held + len(tokens) > batch.capacity
-            )
-            if full and group:
-                batch.fill(tuple(group))
-                batch.bind([0] * len(group))
-                batch.output[:held] = 1  # pooling takes every token's output
-                self._context.encode(batch)
-                vectors += [self._context.pooled(row.slot, self._width) for row in group]
-                group, held = [], 0
-            if tokens is not None:
-                group.append(Row(len(group), 0, 0, tuple(tokens)))
-                held += len(tokens)
-        return vectors
+    def embed(self, inputs: Sequence[Sequence[int]]) -> EmbedHandle:
+        raise BackendError("this model does not support embeddings")
 
     # ----------------------------------------------------------------------- the context's thread
 
     def _serve(self) -> None:
         while (work := self._work.get()) is not None:
             work()
-
-    def _call(self, function: Callable[[], T]) -> T:
-        """Run ``function`` on the context's thread and return what it returns."""
-        outcome: list[Any] = []
-        error: list[BaseException] = []
-        done = threading.Event()
-
-        def run() -> None:
-            try:
-                outcome.append(function())
-            except BaseException as problem:
-                error.append(problem)
-            finally:
-                done.set()
-
-        self._work.put(run)
-        done.wait()
-        if error:
-            raise error[0]
-        value: T = outcome[0]
-        return value
 
     def close(self) -> None:
         self._work.put(None)

@@ -8,12 +8,13 @@ from typing import Any, Final
 from lhama.backends import devices
 from lhama.backends.llamacpp import memory
 from lhama.backends.llamacpp.context import Context
+from lhama.backends.llamacpp.embedder import LlamaCppEmbedder
 from lhama.backends.llamacpp.engine import LlamaCppEngine
 from lhama.backends.llamacpp.library import L, log
 from lhama.backends.llamacpp.tokenizer import LlamaTokenizer
 from lhama.plugins.backend import (
     BackendError,
-    Device,
+    Engine,
     Limits,
     LoadOptions,
     MemoryEstimate,
@@ -38,9 +39,7 @@ _KV_TYPES: Final = {
 _MIB: Final = 1 << 20
 
 
-def load(
-    model: ModelFiles, header: GGUF, options: LoadOptions, progress: Progress
-) -> LlamaCppEngine:
+def load(model: ModelFiles, header: GGUF, options: LoadOptions, progress: Progress) -> Engine:
     """The whole way from a file to an engine; frees what it took if a step of it fails."""
     log().clear()
     accelerators = devices.nvidia() or devices.metal() if L.llama_supports_gpu_offload() else []
@@ -50,10 +49,13 @@ def load(
     _check_memory(needed)
     model_pointer = _open(model, options, layers, progress)
     try:
-        context_pointer = _make_context(model_pointer, options, layers > 0, needed)
+        context_pointer = _make_context(model_pointer, header, options, layers > 0, needed)
         try:
             _add_adapters(model_pointer, context_pointer, model.adapters)
-            return _engine(model_pointer, context_pointer, options, layers, needed, accelerators)
+            device = accelerators[0].id if layers else "cpu"
+            residency = Residency(device, needed.total_bytes, needed.device_bytes, layers)
+            make = _embedder if options.embedding else _engine
+            return make(model_pointer, context_pointer, header, options, residency)
         except BaseException:
             L.llama_free(context_pointer)
             raise
@@ -90,12 +92,14 @@ def _open(model: ModelFiles, options: LoadOptions, layers: int, progress: Progre
     return pointer
 
 
-def _make_context(model: Any, options: LoadOptions, offloaded: bool, needed: MemoryEstimate) -> Any:
-    batch = memory.batch_tokens(options)
+def _make_context(
+    model: Any, header: GGUF, options: LoadOptions, offloaded: bool, needed: MemoryEstimate
+) -> Any:
+    batch = memory.batch_tokens(header, options)
     params = L.llama_context_default_params()
-    params.n_ctx = max(memory.context_tokens(options), batch)
+    params.n_ctx = max(memory.context_tokens(header, options), batch)
     params.n_batch = batch
-    params.n_ubatch = memory.ubatch_tokens(options, offloaded)
+    params.n_ubatch = memory.ubatch_tokens(header, options, offloaded)
     params.n_threads = params.n_threads_batch = options.threads or devices.physical_cores()
     params.type_k = params.type_v = _KV_TYPES[options.kv_type]
     # One buffer for all sequences makes copying a prefix mere bookkeeping and keeps a mixed step in
@@ -108,8 +112,8 @@ def _make_context(model: Any, options: LoadOptions, offloaded: bool, needed: Mem
         params.flash_attn_type = int(fused)
     if options.embedding:
         params.embeddings = True
-        params.n_seq_max = memory.EMBEDDING_SEQUENCES
-        if not _pools(model):
+        params.n_seq_max = memory.EMBEDDING_TEXTS
+        if not header.get_int(header.key("pooling_type")):
             params.pooling_type = L.LLAMA_POOLING_TYPE_MEAN
     else:
         params.n_seq_max = options.slots
@@ -122,17 +126,6 @@ def _make_context(model: Any, options: LoadOptions, offloaded: bool, needed: Mem
     if "alloc" in reason:
         raise OutOfMemory(f"needs {needed.total_bytes / _MIB:.1f} MiB; llama.cpp says: {reason}")
     raise BackendError(f"llama.cpp cannot make a context: {reason}")
-
-
-def _pools(model: Any) -> bool:
-    """Whether the file says how its outputs become one vector."""
-    buffer = ctypes.create_string_buffer(64)
-    name = b"general.architecture"
-    if L.llama_model_meta_val_str(model, name, buffer, len(buffer)) < 0:
-        return False
-    key = buffer.value + b".pooling_type"
-    found = L.llama_model_meta_val_str(model, key, buffer, len(buffer)) >= 0
-    return found and buffer.value != b"0"
 
 
 def _add_adapters(model: Any, context: Any, paths: tuple[str, ...]) -> None:
@@ -155,40 +148,49 @@ def _add_adapters(model: Any, context: Any, paths: tuple[str, ...]) -> None:
 def _engine(
     model: Any,
     pointer: Any,
+    header: GGUF,
     options: LoadOptions,
-    layers: int,
-    needed: MemoryEstimate,
-    accelerators: list[Device],
+    residency: Residency,
 ) -> LlamaCppEngine:
     tokenizer = LlamaTokenizer(L.llama_model_get_vocab(model))
-    unified = layers > 0 or options.embedding
-    context = Context(pointer, tokenizer.vocab, options.slots, unified)
+    context = Context(pointer, tokenizer.vocab, options.slots, unified=residency.gpu_layers > 0)
     features = set[str]()
-    if options.embedding:
-        features.add("embed")
-    elif not (L.llama_model_is_recurrent(model) or L.llama_model_is_hybrid(model)):
+    if not (L.llama_model_is_recurrent(model) or L.llama_model_is_hybrid(model)):
         features.add("copy")
         if context.can_shift:
             features.add("shift")
     limits = Limits(
         slots=options.slots,
         context=options.context,
-        batch_tokens=memory.batch_tokens(options),
+        batch_tokens=memory.batch_tokens(header, options),
         vocab=tokenizer.vocab,
         token_feed="host",
         late_mask=True,
         features=frozenset(features),
     )
-    device = accelerators[0].id if accelerators and layers else "cpu"
-    residency = Residency(device, needed.total_bytes, needed.device_bytes, layers)
-    return LlamaCppEngine(
-        context,
-        tokenizer,
-        limits,
-        residency,
-        free_model=lambda: L.llama_model_free(model),
-        embedding_width=L.llama_model_n_embd_out(model) if options.embedding else 0,
-        embedding_sequences=memory.EMBEDDING_SEQUENCES,
+    return LlamaCppEngine(context, tokenizer, limits, residency, lambda: L.llama_model_free(model))
+
+
+def _embedder(
+    model: Any,
+    pointer: Any,
+    header: GGUF,
+    options: LoadOptions,
+    residency: Residency,
+) -> LlamaCppEmbedder:
+    tokenizer = LlamaTokenizer(L.llama_model_get_vocab(model))
+    context = Context(pointer, tokenizer.vocab, memory.EMBEDDING_TEXTS, unified=True)
+    ranks = L.llama_pooling_type(pointer) == L.LLAMA_POOLING_TYPE_RANK
+    limits = Limits(
+        slots=memory.EMBEDDING_TEXTS,
+        context=memory.longest_text(header, options),
+        batch_tokens=memory.batch_tokens(header, options),
+        vocab=tokenizer.vocab,
+        features=frozenset(("embed", "rank") if ranks else ("embed",)),
+    )
+    width = L.llama_model_n_cls_out(model) if ranks else L.llama_model_n_embd_out(model)
+    return LlamaCppEmbedder(
+        context, tokenizer, limits, residency, lambda: L.llama_model_free(model), width
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from lhama.backends.llamacpp.architectures import CACHELESS
 from lhama.plugins.backend import BackendError, LoadOptions, MemoryEstimate
 from lhama.plugins.gguf import GGUF
 
@@ -24,25 +25,52 @@ CPU_UBATCH: Final = 63
 sums round differently, and a sequence's tokens would depend on who shares its batch. Prefill is
 no slower: measured 286 tok/s at 512, 298 at 63 (SmolLM2, two cores)."""
 
-EMBEDDING_SEQUENCES: Final = 32
-"""Inputs one embedding batch may hold."""
+EMBEDDING_TEXTS: Final = 64
+"""Texts that one step embeds."""
+
+EMBEDDING_TOKENS: Final = 512
+"""Tokens that one step embeds, unless a text is longer. The texts of a step are one attention matrix,
+computed whole and masked, so larger steps are slower; and each token has a row of logits in memory."""
+
+_LAST: Final = 3
+_RANK: Final = 4
 
 
-def context_tokens(options: LoadOptions) -> int:
-    """Cells of the KV cache all sequences share."""
-    return max(1, options.slots) * max(1, options.context)
+def context_tokens(header: GGUF, options: LoadOptions) -> int:
+    """Cells of the KV cache all sequences share; 0 for a model without one."""
+    if not options.embedding:
+        return max(1, options.slots) * max(1, options.context)
+    if header.architecture in CACHELESS:
+        return 0
+    return max(longest_text(header, options), batch_tokens(header, options))
 
 
-def batch_tokens(options: LoadOptions) -> int:
-    """Most tokens in one step. An embedded input must fit whole: pooling looks at one batch."""
-    if options.embedding:
-        return max(options.batch, options.context)
-    return min(options.batch, context_tokens(options))
+def longest_text(header: GGUF, options: LoadOptions) -> int:
+    """Most tokens of an embedded text: it must fit into a batch, unless the last token tells all."""
+    if in_pieces(header):
+        return max(1, options.context)
+    return max(1, min(options.batch, options.context))
 
 
-def ubatch_tokens(options: LoadOptions, offloaded: bool) -> int:
+def in_pieces(header: GGUF) -> bool:
+    """Whether a text may be computed piece by piece: what its last token sees lies in the cache."""
+    causal = header.get_bool(header.key("attention.causal"), True)
+    pooling = header.get_int(header.key("pooling_type"))
+    return causal and header.architecture not in CACHELESS and pooling in (_LAST, _RANK)
+
+
+def batch_tokens(header: GGUF, options: LoadOptions) -> int:
+    """Most tokens in one step; of an embedding model, computed at once."""
+    if not options.embedding:
+        return min(options.batch, context_tokens(header, options))
+    if in_pieces(header):
+        return EMBEDDING_TOKENS
+    return max(EMBEDDING_TOKENS, longest_text(header, options))
+
+
+def ubatch_tokens(header: GGUF, options: LoadOptions, offloaded: bool) -> int:
     """Most tokens computed at once; a step with more is cut by llama.cpp."""
-    most = batch_tokens(options)
+    most = batch_tokens(header, options)
     return most if offloaded or options.embedding else min(most, CPU_UBATCH)
 
 
@@ -72,6 +100,7 @@ def estimate(header: GGUF, options: LoadOptions, device_free: int | None = None)
 def kv_layers(header: GGUF, options: LoadOptions) -> list[int]:
     """Bytes of the KV cache, layer by layer. Recurrent layers count as none: theirs is small."""
     blocks = header.get_int(header.key("block_count"))
+    cells = context_tokens(header, options)
     try:
         element = KV_BYTES[options.kv_type]
     except KeyError:
@@ -85,13 +114,13 @@ def kv_layers(header: GGUF, options: LoadOptions) -> list[int]:
         head = width // heads[layer] if heads[layer] else 0
         key = header.get_int(header.key("attention.key_length"), head)
         value = header.get_int(header.key("attention.value_length"), head)
-        sizes.append(int(context_tokens(options) * kv_heads[layer] * (key + value) * element))
+        sizes.append(int(cells * kv_heads[layer] * (key + value) * element))
     return sizes
 
 
 def compute_bytes(header: GGUF, options: LoadOptions, offloaded: bool) -> int:
     """The rule of thumb for activations: what llama.cpp reserves, seen over several models."""
-    batch = ubatch_tokens(options, offloaded)
+    batch = ubatch_tokens(header, options, offloaded)
     blocks = header.get_int(header.key("block_count"))
     width = header.get_int(header.key("embedding_length"))
     hidden = max(_per_layer(header, "feed_forward_length", blocks, 0), default=0)
@@ -100,7 +129,8 @@ def compute_bytes(header: GGUF, options: LoadOptions, offloaded: bool) -> int:
     # The scores of every head, or the f16 mask alone.
     scores = 4 * heads if flash_attention(options, offloaded) is False else 2
     outputs = batch if options.embedding else options.slots
-    activations = batch * (scores * context_tokens(options) + 4 * (2 * hidden + 6 * width))
+    seen = context_tokens(header, options) or batch
+    activations = batch * (scores * seen + 4 * (2 * hidden + 6 * width))
     return activations + outputs * (2 * vocab + width) * 4
 
 

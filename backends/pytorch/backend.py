@@ -11,7 +11,7 @@ from typing import Final
 from lhama.backends import devices
 from lhama.backends.openmp import spin_briefly
 from lhama.backends.pytorch import memory
-from lhama.backends.pytorch.hyperparameters import Hyperparameters
+from lhama.backends.pytorch.bert_parameters import read_parameters
 from lhama.plugins.backend import (
     API_VERSION,
     BackendError,
@@ -50,14 +50,14 @@ class PyTorchBackend:
         if model.adapters:
             return Support(0, "the PyTorch backend does not apply adapters")
         try:
-            Hyperparameters.read(_header(model))
+            read_parameters(_header(model))
         except BackendError as error:
             return Support(0, str(error))
         return Support(60 if any(d.kind == "cuda" for d in _accelerators()) else 50)
 
     def estimate(self, model: ModelFiles, options: LoadOptions) -> MemoryEstimate:
         device = choose(options)
-        return memory.estimate(Hyperparameters.read(_header(model)), options, device.kind)
+        return memory.estimate(read_parameters(_header(model)), options, device.kind)
 
     def load(self, model: ModelFiles, options: LoadOptions, progress: Progress) -> Engine:
         support = self.supports(model)

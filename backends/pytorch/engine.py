@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
@@ -23,10 +22,10 @@ from lhama.backends.pytorch.tokenizer import GGUFTokenizer
 from lhama.plugins.backend import (
     DROPPED,
     BackendError,
+    EmbedHandle,
     Limits,
     PreparedStep,
     Residency,
-    Row,
     StepPlan,
 )
 
@@ -57,14 +56,10 @@ class PyTorchEngine:
         residency: Residency,
         *,
         batch_tokens: int,
-        pooling: int | None = None,
         threads: int = 0,
         token_feed: Literal["device", "host"] | None = None,
     ) -> None:
-        """``pooling`` makes it an engine that embeds: 1 mean, 2 first, 3 last token.
-
-        ``token_feed`` defaults to the device's own: ``device`` on CUDA, ``host`` elsewhere.
-        """
+        """``token_feed`` defaults to the device's own: ``device`` on CUDA, ``host`` elsewhere."""
         on_cuda = device.type == "cuda"
         self.limits = Limits(
             slots=cache.slots,
@@ -73,14 +68,13 @@ class PyTorchEngine:
             vocab=tokenizer.vocab,
             token_feed=token_feed or ("device" if on_cuda else "host"),
             late_mask=True,
-            features=frozenset(("copy",) if pooling is None else ("embed",)),
+            features=frozenset(("copy",)),
         )
         self.residency = residency
         self.tokenizer = tokenizer
         self._model = model
         self._cache = cache
         self._device = device
-        self._pooling = pooling
         self._pinned = on_cuda
         self._sampler = Sampler(cache.slots, tokenizer.vocab, cache.context, device, on_cuda)
         self._last_token = torch.zeros(cache.slots, dtype=torch.int64, device=device)
@@ -174,31 +168,8 @@ class PyTorchEngine:
         staged = tensor.pin_memory() if self._pinned else tensor
         return staged.to(self._device, non_blocking=True)
 
-    # ------------------------------------------------------------------------------- embeddings
-
-    def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
-        if self._pooling is None:
-            raise BackendError("this model does not support embeddings")
-        for tokens in inputs:
-            if not tokens:
-                raise BackendError("an embedding's input has no tokens")
-            if len(tokens) > self.limits.context:
-                raise BackendError(
-                    f"an input of {len(tokens)} tokens exceeds the limit of {self.limits.context}"
-                )
-        return [self._runs.call(partial(self._embed, tokens)) for tokens in inputs]
-
-    def _embed(self, tokens: Sequence[int]) -> list[float]:
-        step = self.limits.batch_tokens
-        states: list[torch.Tensor] = []
-        for begin in range(0, len(tokens), step):
-            row = Row(0, 0, begin, tuple(tokens[begin : begin + step]), sample=False)
-            batch = Batch.build([row], self.limits.context).to(self._device)
-            states.append(self._model.forward(batch, batch.ids, self._cache))
-        normed = self._model.normed(torch.cat(states))
-        pooled = {2: normed[0], 3: normed[-1]}.get(self._pooling or 1, normed.mean(0))
-        vector: list[float] = pooled.cpu().tolist()
-        return vector
+    def embed(self, inputs: Sequence[Sequence[int]]) -> EmbedHandle:
+        raise BackendError("this model does not support embeddings")
 
     def close(self) -> None:
         self._runs.close()

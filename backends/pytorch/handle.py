@@ -6,14 +6,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
 
 import torch
 
 from lhama.backends.pytorch.sampler import Drawn, Fault, Request
 from lhama.plugins.backend import BackendError, OutOfMemory, RowResult, StepResult
-
-T = TypeVar("T")
 
 
 class Handle:
@@ -127,10 +124,6 @@ class Inline:
         with torch.cuda.device(self._device):
             _run(handle, job)
 
-    def call(self, job: Callable[[], T]) -> T:
-        with torch.cuda.device(self._device), torch.inference_mode():
-            return job()
-
     def close(self) -> None:
         torch.cuda.synchronize(self._device)
 
@@ -145,27 +138,6 @@ class Worker:
 
     def submit(self, handle: Handle, job: Callable[[], None]) -> None:
         self._jobs.put(lambda: _run(handle, job))
-
-    def call(self, job: Callable[[], T]) -> T:
-        """Run ``job`` on the thread and return what it returns."""
-        done = threading.Event()
-        outcome: list[T] = []
-        errors: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                with torch.inference_mode():
-                    outcome.append(job())
-            except BaseException as error:
-                errors.append(error)
-            finally:
-                done.set()
-
-        self._jobs.put(run)
-        done.wait()
-        if errors:
-            raise errors[0]
-        return outcome[0]
 
     def close(self) -> None:
         self._jobs.put(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,12 +62,12 @@ class Hyperparameters:
             raise UnsupportedModel(
                 f"the PyTorch backend does not know the architecture {name!r} (it knows {known})"
             )
-        _check_tensors(header)
-        layers = _positive(header, "block_count", most=4096)
-        width = _positive(header, "embedding_length")
-        heads = _positive(header, "attention.head_count")
-        kv_heads = _positive(header, "attention.head_count_kv", heads)
-        head_dim = _positive(header, "attention.key_length", width // heads)
+        check_tensors(header)
+        layers = positive(header, "block_count", most=4096)
+        width = positive(header, "embedding_length")
+        heads = positive(header, "attention.head_count")
+        kv_heads = positive(header, "attention.head_count_kv", heads)
+        head_dim = positive(header, "attention.key_length", width // heads)
         if header.get_int(header.key("attention.value_length"), head_dim) != head_dim:
             raise UnsupportedModel("keys and values of different lengths are not supported")
         if heads % kv_heads:
@@ -86,18 +87,18 @@ class Hyperparameters:
             family=family,
             layers=layers,
             width=width,
-            hidden=_positive(header, "feed_forward_length"),
+            hidden=positive(header, "feed_forward_length"),
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
             vocab=vocab,
-            context=_positive(header, "context_length"),
+            context=positive(header, "context_length"),
             norm_eps=header.get_float(header.key("attention.layer_norm_rms_epsilon"), 1e-5),
-            rope_base=_rope_base(header, "rope.freq_base"),
+            rope_base=rope_base(header, "rope.freq_base"),
             rope_scale=_rope_scale(header),
             window=window,
             window_pattern=_window_pattern(header, layers) if window else (False,) * layers,
-            window_rope_base=_rope_base(header, "rope.freq_base_swa"),
+            window_rope_base=rope_base(header, "rope.freq_base_swa"),
             logit_softcap=header.get_float(header.key("final_logit_softcapping")),
             pooling=_pooling(header),
             elements=header.parameter_count,
@@ -105,18 +106,20 @@ class Hyperparameters:
         )
 
 
-def _check_tensors(header: GGUF) -> None:
+def check_tensors(header: GGUF, tokenizers: Sequence[str] = TOKENIZERS) -> None:
+    """Raises ``UnsupportedModel`` for tensors or a tokenizer that cannot be read."""
     for tensor in header.tensors.values():
         if tensor.type_name not in TENSOR_TYPES:
             raise UnsupportedModel(f"tensors of type {tensor.type_name} are not supported")
         if "_exps." in tensor.name or "ffn_gate_inp" in tensor.name:
             raise UnsupportedModel("mixtures of experts are not supported by the PyTorch backend")
     model = header.get_str("tokenizer.ggml.model")
-    if model not in TOKENIZERS:
+    if model not in tokenizers:
         raise UnsupportedModel(f"the PyTorch backend does not know the tokenizer {model!r}")
 
 
-def _positive(header: GGUF, name: str, default: int = 0, most: int = 1 << 32) -> int:
+def positive(header: GGUF, name: str, default: int = 0, most: int = 1 << 32) -> int:
+    """A size that all layers share. Raises ``UnsupportedModel`` where there is none."""
     key = header.key(name)
     if header.get_list(key):
         raise UnsupportedModel(f"{key} differs between layers, which is not supported")
@@ -126,7 +129,8 @@ def _positive(header: GGUF, name: str, default: int = 0, most: int = 1 << 32) ->
     return value
 
 
-def _rope_base(header: GGUF, name: str) -> float:
+def rope_base(header: GGUF, name: str) -> float:
+    """Raises ``UnsupportedModel`` for nonsense."""
     base = header.get_float(header.key(name), 10000.0)
     if not base > 0:
         raise UnsupportedModel(f"{header.key(name)} makes no sense: {base}")

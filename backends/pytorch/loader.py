@@ -8,7 +8,11 @@ import torch
 
 from lhama.backends import devices
 from lhama.backends.pytorch import families, memory
+from lhama.backends.pytorch.bert_parameters import BertParameters, read_parameters
+from lhama.backends.pytorch.embedder import PyTorchEmbedder
+from lhama.backends.pytorch.encoder import CausalEncoder, Encoder, Pooling
 from lhama.backends.pytorch.engine import PyTorchEngine
+from lhama.backends.pytorch.families.bert import Bert
 from lhama.backends.pytorch.hyperparameters import Hyperparameters
 from lhama.backends.pytorch.kv_cache import KVCache
 from lhama.backends.pytorch.tokenizer import GGUFTokenizer
@@ -16,11 +20,14 @@ from lhama.backends.pytorch.weights import Weights
 from lhama.plugins.backend import (
     BackendError,
     Device,
+    Engine,
+    Limits,
     LoadOptions,
     MemoryEstimate,
     OutOfMemory,
     Progress,
     Residency,
+    UnsupportedModel,
 )
 from lhama.plugins.gguf import GGUF
 
@@ -34,20 +41,32 @@ def load(
     progress: Progress,
     *,
     token_feed: Literal["device", "host"] | None = None,
-) -> PyTorchEngine:
+) -> Engine:
     """``header`` was read with its vocabulary. ``token_feed`` overrides the device's own."""
-    shape = Hyperparameters.read(header)
+    shape = read_parameters(header)
+    if isinstance(shape, BertParameters) and not options.embedding:
+        raise UnsupportedModel(f"a model of the family {shape.family} does not generate")
     needed = memory.estimate(shape, options, device.kind)
     _check_memory(needed, options, device)
     threads = options.threads or devices.physical_cores()
     torch.set_num_threads(threads)
     place = _place(device)
-    dtype = _dtype(memory.element_bytes(shape, device.kind), place)
+    dtype = _dtype(memory.element_bytes(shape, device.kind), place, shape)
+    on_device = needed.total_bytes if device.kind != "cpu" else 0
+    layers = shape.layers + 1 if device.kind != "cpu" else 0
+    residency = Residency(
+        device.id, needed.total_bytes, min(on_device, needed.device_bytes), layers
+    )
     progress(0.0, "reading the vocabulary")
     tokenizer = GGUFTokenizer(header)
     try:
         with torch.inference_mode():
             weights = Weights(header, place, dtype, _report(header, progress))
+            if options.embedding:
+                encoder = _encoder(shape, weights, options, place, dtype)
+                limits = _embedding_limits(shape, options, device.kind)
+                return PyTorchEmbedder(encoder, tokenizer, limits, residency, threads)
+            assert isinstance(shape, Hyperparameters)
             model = families.build(shape, weights, options.context, place)
             slots = memory.slots(options)
             cache = KVCache(shape, slots, options.context, place, dtype)
@@ -55,18 +74,44 @@ def load(
         raise OutOfMemory(f"{_sizes(needed.total_bytes, device.free_bytes)}: {error}") from error
     except RuntimeError as error:
         raise BackendError(f"PyTorch cannot load the model: {error}") from error
-    on_device = needed.total_bytes if device.kind != "cpu" else 0
-    layers = shape.layers + 1 if device.kind != "cpu" else 0
     return PyTorchEngine(
         model,
         cache,
         tokenizer,
         place,
-        Residency(device.id, needed.total_bytes, min(on_device, needed.device_bytes), layers),
+        residency,
         batch_tokens=memory.batch_tokens(options),
-        pooling=(shape.pooling or 1) if options.embedding else None,
         threads=threads,
         token_feed=token_feed,
+    )
+
+
+def _encoder(
+    shape: Hyperparameters | BertParameters,
+    weights: Weights,
+    options: LoadOptions,
+    place: torch.device,
+    dtype: torch.dtype,
+) -> Encoder:
+    if isinstance(shape, BertParameters):
+        return Bert(shape, weights, options.context, place)
+    model = families.build(shape, weights, options.context, place)
+    cache = KVCache(shape, memory.slots(options), options.context, place, dtype)
+    pooling = Pooling(shape.pooling or Pooling.MEAN)
+    return CausalEncoder(model, cache, memory.batch_tokens(options), pooling, place)
+
+
+def _embedding_limits(
+    shape: Hyperparameters | BertParameters, options: LoadOptions, kind: memory.Kind
+) -> Limits:
+    longest = memory.longest_text(shape, options)
+    ranks = shape.pooling == Pooling.RANK
+    return Limits(
+        slots=memory.EMBEDDING_TEXTS,
+        context=longest,
+        batch_tokens=max(longest, memory.embedding_tokens(kind)),
+        vocab=shape.vocab,
+        features=frozenset(("embed", "rank") if ranks else ("embed",)),
     )
 
 
@@ -97,9 +142,13 @@ def _place(device: Device) -> torch.device:
     return torch.device(device.id)
 
 
-def _dtype(element: int, place: torch.device) -> torch.dtype:
+def _dtype(
+    element: int, place: torch.device, shape: Hyperparameters | BertParameters
+) -> torch.dtype:
     if element == 4:
         return torch.float32
+    if isinstance(shape, BertParameters):
+        return torch.float16  # norms keep its numbers small, and vectors need the digits
     if place.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lhama.backends.pytorch import bpe, spm
+from lhama.backends.pytorch import bpe, spm, wordpiece
 from lhama.backends.pytorch.vocabulary import Kind, Vocabulary
 from lhama.plugins.backend import BackendError
 from lhama.plugins.gguf import GGUF
@@ -14,16 +14,22 @@ _PARSED: Final = (Kind.USER_DEFINED, Kind.CONTROL, Kind.UNKNOWN)
 
 
 class GGUFTokenizer:
-    """Splits a text at its special tokens, gives what lies between to BPE or SentencePiece."""
+    """Splits a text at its special tokens, gives what lies between to the vocabulary's model."""
 
     def __init__(self, header: GGUF) -> None:
         """``header`` was read with its vocabulary. Raises ``UnsupportedModel``."""
         vocabulary = Vocabulary.read(header)
         self._vocabulary = vocabulary
-        self._spm = header.get_str("tokenizer.ggml.model") == "llama"
-        self._model: bpe.BPE | spm.SentencePiece
-        self._model = spm.SentencePiece(vocabulary) if self._spm else bpe.BPE(header, vocabulary)
-        default_bos = self._spm or bpe.adds_bos(header)
+        kind = header.get_str("tokenizer.ggml.model")
+        self._spm, self._wordpiece = kind == "llama", kind == "bert"
+        self._model: bpe.BPE | spm.SentencePiece | wordpiece.WordPiece
+        if self._spm:
+            self._model = spm.SentencePiece(vocabulary)
+        elif self._wordpiece:
+            self._model = wordpiece.load(header, vocabulary)
+        else:
+            self._model = bpe.BPE(header, vocabulary)
+        default_bos = self._spm or self._wordpiece or bpe.adds_bos(header)
         add_bos = header.get_bool("tokenizer.ggml.add_bos_token", default_bos)
         self.add_bos = add_bos and vocabulary.bos >= 0
         self.add_eos = header.get_bool("tokenizer.ggml.add_eos_token") and vocabulary.eos >= 0
@@ -38,7 +44,7 @@ class GGUFTokenizer:
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         # A lone surrogate has no UTF-8 form; it becomes "?".
         text = text.encode("utf-8", "replace").decode()
-        tokens = [self.bos] if add_special and self.add_bos else []
+        tokens = [self.bos] if add_special and (self.add_bos or self._wordpiece) else []
         fragments = partition(text, self._parsed if parse_special else self._always)
         after_special = True
         for fragment in fragments:
@@ -49,7 +55,9 @@ class GGUFTokenizer:
                 prefix = " " if self._space_prefix and after_special else ""
                 tokens += self._model.encode(prefix + fragment)
                 after_special = False
-        if add_special and self.add_eos:
+        if add_special and self._wordpiece:
+            tokens.append(self._vocabulary.separator)
+        elif add_special and self.add_eos:
             tokens.append(self._vocabulary.eos)
         return tokens
 

@@ -77,6 +77,9 @@ class Vocabulary:
     ids: dict[str, int]
     bos: int
     eos: int
+    unknown: int
+    separator: int
+    """What ends a text of WordPiece."""
     end_tokens: frozenset[int]
 
     @classmethod
@@ -92,10 +95,12 @@ class Vocabulary:
         texts = [text or f"[EMPTY_{token}]" for token, text in enumerate(texts)]
         kinds = list(kinds)
         ids = {text: token for token, text in enumerate(texts)}
-        spm = header.get_str("tokenizer.ggml.model") == "llama"
+        defaults = _DEFAULTS.get(header.get_str("tokenizer.ggml.model"), {})
         roles = {
-            "bos": _role(header, "bos", 1 if spm else 11, len(texts)),
-            "eos": _role(header, "eos", 2 if spm else 11, len(texts)),
+            "bos": _role(header, "bos", defaults.get("bos", 11), len(texts)),
+            "eos": _role(header, "eos", defaults.get("eos", 11), len(texts)),
+            "unk": _role(header, "unk", defaults.get("unk", -1), len(texts)),
+            "sep": _role(header, "sep", defaults.get("sep", -1), len(texts)),
             "eot": _role(header, "eot", -1, len(texts)),
             "eom": _role(header, "eom", -1, len(texts)),
         }
@@ -109,7 +114,17 @@ class Vocabulary:
         for token in ends:
             kinds[token] = Kind.CONTROL
         ends |= {roles[role] for role in _ENDING_ROLES} - {-1}
-        return cls(texts, kinds, scores, ids, roles["bos"], roles["eos"], frozenset(ends))
+        return cls(
+            texts,
+            kinds,
+            scores,
+            ids,
+            roles["bos"],
+            roles["eos"],
+            roles["unk"],
+            roles["sep"],
+            frozenset(ends),
+        )
 
     def specials(self, kinds: tuple[Kind, ...]) -> list[tuple[str, int]]:
         """Tokens of these kinds that are looked for in a text, longest first."""
@@ -123,5 +138,11 @@ def _role(header: GGUF, name: str, default: int, size: int) -> int:
     token = header.get_int(f"tokenizer.ggml.{_KEYS.get(name, name)}_token_id", default)
     return token if 0 <= token < size else default if 0 <= default < size else -1
 
+
+_DEFAULTS: Final = {
+    "llama": {"bos": 1, "eos": 2, "unk": 0},
+    "bert": {"bos": 101, "eos": -1, "unk": 100, "sep": 102},
+}
+"""Of files that do not say, by ``tokenizer.ggml.model``; others are byte-level BPE."""
 
 _KEYS: Final = {"unk": "unknown", "sep": "seperator", "pad": "padding"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 import queue
@@ -10,10 +11,11 @@ import random
 import signal
 import threading
 import time
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lhama.backends.reference.model import Behaviour
+from lhama.backends.reference.model import RANK, Behaviour
 from lhama.backends.reference.tokenizer import EOS, VOCAB, ReferenceTokenizer
 from lhama.plugins.backend import (
     DROPPED,
@@ -35,6 +37,9 @@ from lhama.plugins.backend import (
 
 CANDIDATES = 8
 """Tokens with a finite logit at each position."""
+
+TEXTS, TEXT_TOKENS = 8, 64
+"""The most that one step embeds; a longer text makes a step alone."""
 
 _LETTERS = b"etaoinshrdlu ,.ETAOINSHRDLU\n"
 
@@ -71,21 +76,38 @@ class Handle:
         self.masked.set()
 
 
+@dataclass(slots=True)
+class Embedding:
+    """Texts the worker has or will have."""
+
+    inputs: list[Sequence[int]]
+    step: int
+    done: threading.Event = field(default_factory=threading.Event)
+    outcome: list[bytes] | BaseException | None = None
+
+    def result(self) -> list[bytes]:
+        self.done.wait()
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        assert self.outcome is not None
+        return self.outcome
+
+
 class ReferenceEngine:
     """Implements ``lhama.plugins.backend.Engine`` and checks that the core keeps its side."""
 
     def __init__(self, behaviour: Behaviour, options: LoadOptions) -> None:
         self._behaviour = behaviour
+        embeds = behaviour.pooling > 0
+        longest = min(options.context, options.batch) if embeds else options.context
         self.limits = Limits(
-            slots=options.slots,
-            context=options.context,
-            batch_tokens=options.batch,
+            slots=TEXTS if embeds else options.slots,
+            context=longest,
+            batch_tokens=max(longest, TEXT_TOKENS) if embeds else options.batch,
             vocab=VOCAB,
             token_feed="device" if behaviour.token_feed == "device" else "host",
             late_mask=True,
-            features=frozenset(
-                {"shift", "copy", "embed"} if behaviour.pooling else {"shift", "copy"}
-            ),
+            features=_features(behaviour),
         )
         self.residency = Residency(
             "cpu", total_bytes=options.slots * options.context * 8, device_bytes=0
@@ -95,7 +117,8 @@ class ReferenceEngine:
         self._sampling: list[Admit | None] = [None] * options.slots
         self._last: list[int] = [DROPPED] * options.slots
         self._random = random.Random(behaviour.jitter_seed)
-        self._work: queue.SimpleQueue[Handle | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Handle | Embedding | None] = queue.SimpleQueue()
+        self._embedded = itertools.count(1)
         self._worker = threading.Thread(target=self._run, name="reference-engine", daemon=True)
         self._worker.start()
 
@@ -113,10 +136,18 @@ class ReferenceEngine:
         self._work.put(handle)
         return handle
 
-    def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
+    def embed(self, inputs: Sequence[Sequence[int]]) -> Embedding:
         if not self._behaviour.pooling:
             raise BackendError("this model gives no embeddings")
-        return [[byte / 255 + 0.001 for byte in _digest(tokens)[:8]] for tokens in inputs]
+        self._require(0 < len(inputs) <= self.limits.slots, f"{len(inputs)} texts in a step")
+        longest = max(map(len, inputs))
+        self._require(min(map(len, inputs)) > 0, "a text without tokens")
+        self._require(longest <= self.limits.context, f"a text of {longest} tokens")
+        tokens = sum(map(len, inputs))
+        self._require(tokens <= self.limits.batch_tokens, f"a step of {tokens} tokens")
+        work = Embedding(list(inputs), next(self._embedded))
+        self._work.put(work)
+        return work
 
     def close(self) -> None:
         self._work.put(None)
@@ -127,10 +158,27 @@ class ReferenceEngine:
     def _run(self) -> None:
         while (handle := self._work.get()) is not None:
             try:
-                handle.outcome = self._step(handle)
+                if isinstance(handle, Embedding):
+                    handle.outcome = self._embed(handle)
+                else:
+                    handle.outcome = self._step(handle)
             except Exception as error:
                 handle.outcome = error
             handle.done.set()
+
+    def _embed(self, work: Embedding) -> list[bytes]:
+        """Eight numbers from each text's digest; a reranker's one, from 0 to 1."""
+        self._fault("compute", work.step)
+        tokens = sum(map(len, work.inputs))
+        self._sleep(self._behaviour.compute_us + tokens * self._behaviour.row_us)
+        count = 1 if self._behaviour.pooling == RANK else 8
+        vectors = []
+        for text in work.inputs:
+            if self._behaviour.fault == "text" and self._behaviour.fault_step in text:
+                raise BackendError(f"a fault at token {self._behaviour.fault_step} was asked for")
+            numbers = [byte / 255 + 0.001 for byte in _digest(text)[:count]]
+            vectors.append(array("f", numbers).tobytes())
+        return vectors
 
     def _step(self, handle: Handle) -> StepResult:
         plan, started = handle.plan, time.monotonic_ns()
@@ -215,6 +263,12 @@ class ReferenceEngine:
     def _require(self, condition: bool, what: str) -> None:
         if not condition:
             raise BackendError(f"the core broke the contract: {what}")
+
+
+def _features(behaviour: Behaviour) -> frozenset[str]:
+    if not behaviour.pooling:
+        return frozenset({"shift", "copy"})
+    return frozenset({"embed", "rank"} if behaviour.pooling == RANK else {"embed"})
 
 
 def _digest(tokens: Sequence[int]) -> bytes:

@@ -9,6 +9,9 @@ from lhama.plugins import gguf
 
 ARCHITECTURE = "reference"
 
+RANK = 4
+"""``pooling`` of a reranker, as in GGUF's ``pooling_type``."""
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -33,10 +36,11 @@ class Behaviour:
     load_us: int = 0
     fault: str = ""
     """``load``, ``prepare``, ``compute`` or ``row`` raise or report an error; ``crash`` kills the
-    process by SIGKILL; ``hang`` never returns."""
+    process by SIGKILL; ``hang`` never returns; ``text`` fails steps that embed one text."""
     fault_step: int = 0
+    """The step at which the fault happens; of ``text``, a token of the text."""
     pooling: int = 0
-    """Not 0: the model serves embeddings only."""
+    """Not 0: the model serves embeddings only, or with ``RANK`` scores."""
 
 
 def write(path: Path, behaviour: Behaviour = Behaviour(), *, context: int = 2048) -> None:

@@ -19,6 +19,8 @@ from lhama.plugins.backend import Sampling
 
 MIN_CONTEXT = 4
 MIN_VISION_CONTEXT = 2048
+EMBEDDING_BATCH = 2048
+"""``num_batch`` of embedding models, where nothing else is asked for and the context has room."""
 PREDICT_CONTEXTS = 10
 """An answer ends after this many context lengths at the latest."""
 

@@ -15,9 +15,11 @@ import threading
 
 from lhama.daemon.prompt.build import ModelFacts
 from lhama.daemon.runner.batcher import Batcher
+from lhama.daemon.runner.embedding import EmbeddingLine
 from lhama.daemon.runner.emitter import Emitter
 from lhama.daemon.runner.pipeline import Order, Pipeline
-from lhama.daemon.runner.service import Sender, Service
+from lhama.daemon.runner.service import EmbeddingService, Sender, Service
+from lhama.daemon.runner.texts import TextFacts
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import Load, Loaded, LoadFailed, LoadProgress, Shutdown, ToRunner
 from lhama.plugins.backend import BackendError, Engine, OutOfMemory
@@ -62,13 +64,20 @@ def load_engine(load: Load, send: Sender) -> Engine:
 
 
 def serve(load: Load, engine: Engine, frames: Frames, send: Sender) -> None:
-    """Run the pipeline on this thread and the wire on another, until told to stop."""
+    """Run the model's line on this thread and the wire on another, until told to stop."""
     limits, residency = engine.limits, engine.residency
     order: Order = limits.token_feed if load.pipeline else "off"
-    batcher = Batcher(limits, engine.tokenizer.end_tokens)
-    pipeline = Pipeline(engine, batcher, Emitter(send), order)
-    facts = ModelFacts.read(load.model.weights)
-    service = Service(engine, facts, pipeline, send)
+    embeds = "embed" in limits.features
+    text_facts = TextFacts.read(load.model.weights)
+    line: Pipeline | EmbeddingLine
+    service: Service | EmbeddingService
+    if embeds:
+        line = EmbeddingLine(engine, send, overlapped=load.pipeline)
+        service = EmbeddingService(engine, text_facts, line, send)
+    else:
+        batcher = Batcher(limits, engine.tokenizer.end_tokens)
+        line = Pipeline(engine, batcher, Emitter(send), order)
+        service = Service(engine, ModelFacts.read(load.model.weights), text_facts, line, send)
     reader = threading.Thread(target=read, args=(frames, service), name="wire", daemon=True)
     reader.start()
     send(
@@ -79,15 +88,16 @@ def serve(load: Load, engine: Engine, frames: Frames, send: Sender) -> None:
             total_bytes=residency.total_bytes,
             device_bytes=residency.device_bytes,
             pipeline=order,
-            embeds="embed" in limits.features,
+            embeds=embeds,
+            ranks="rank" in limits.features,
             notes=list(residency.notes),
         )
     )
-    pipeline.run()
+    line.run()
     engine.close()
 
 
-def read(frames: Frames, service: Service) -> None:
+def read(frames: Frames, service: Service | EmbeddingService) -> None:
     """The reader thread: everything the daemon says, until it is gone."""
     while (message := frames.next()) is not None:
         service.handle(message)

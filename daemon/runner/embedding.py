@@ -1,43 +1,221 @@
-"""Embeds a batch of texts: truncation rules, then the engine."""
+"""The embedding models' assembly line: while one step of texts computes, the next is tokenized.
+
+A step takes texts of all requests in turn, so that a thousand texts of one client do not make
+another one wait for more than a step.
+"""
 
 from __future__ import annotations
 
-from lhama.daemon.errors import RunnerFailed
-from lhama.daemon.wire.messages import Embed, Embedded
-from lhama.plugins.backend import Engine, Tokenizer
+import queue
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
 
-UNSUPPORTED = "This server does not support embeddings. Start it with `--embeddings`"
-"""llama-server's words, which Ollama relays and clients know."""
+from lhama.daemon.runner.failure import failure
+from lhama.daemon.runner.pipeline import Cancelled
+from lhama.daemon.wire.messages import Embedded, FromRunner
+from lhama.plugins.backend import EmbedHandle, Engine
 
-
-def embed(engine: Engine, request: Embed) -> Embedded:
-    """One vector an input, not normalised. Raises ``RunnerFailed``.
-
-    Each input may have the context's length less what the tokenizer adds (contract of /api/embed,
-    docs/compatibility.md); longer ones are cut or refused.
-    """
-    inputs = [_tokens(engine, text, request.truncate) for text in request.inputs]
-    if "embed" not in engine.limits.features:
-        raise RunnerFailed(UNSUPPORTED, status=501)
-    return Embedded(request.id, engine.embed(inputs), sum(map(len, inputs)))
+Send = Callable[[FromRunner], None]
 
 
-def _tokens(engine: Engine, text: str, truncate: bool) -> list[int]:
-    tokenizer = engine.tokenizer
-    limit = engine.limits.context - tokenizer.add_bos - tokenizer.add_eos
-    tokens = tokenizer.encode(text, add_special=False, parse_special=False)
-    if len(tokens) > limit:
-        if not truncate:
-            raise RunnerFailed("the input length exceeds the context length", status=400)
-        if limit <= 0:
-            raise RunnerFailed("input after truncation exceeds maximum context length", status=400)
-        tokens = tokens[:limit]
-    return _with_special(tokenizer, tokens)
+class EmbedRequest:
+    """One client's texts on their way."""
+
+    def __init__(self, request_id: int, texts: Iterator[list[int]], count: int) -> None:
+        """``texts`` yields the tokens of each of ``count`` texts, or raises ``RunnerFailed``."""
+        self.id = request_id
+        self.ended = False
+        self._texts = texts
+        self._next: list[int] | None = None
+        self._untaken = count
+        self._unanswered = count
+
+    def peek(self) -> list[int]:
+        """The tokens of the next text, made now if they are not yet."""
+        if self._next is None:
+            self._next = next(self._texts)
+        return self._next
+
+    def take(self) -> bool:
+        """Count the next text as taken; whether there are more."""
+        self._next = None
+        self._untaken -= 1
+        return self._untaken > 0
+
+    def answered(self, count: int) -> bool:
+        """Count texts as answered; whether those were the last."""
+        self._unanswered -= count
+        self.ended = self._unanswered == 0
+        return self.ended
 
 
-def _with_special(tokenizer: Tokenizer, tokens: list[int]) -> list[int]:
-    """Put the special tokens around that encoding an empty text shows."""
-    special = tokenizer.encode("", add_special=True, parse_special=False)
-    front = special[:1] if tokenizer.add_bos else []
-    back = special[-1:] if tokenizer.add_eos else []
-    return [*front, *tokens, *back]
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One text of a step."""
+
+    request: EmbedRequest
+    tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """Texts the device works on."""
+
+    texts: list[Text]
+    handle: EmbedHandle | None
+    """``None``: they could not be started together."""
+
+
+Inbox = queue.SimpleQueue[EmbedRequest | Cancelled | None]
+"""What other threads send; ``None`` closes the line."""
+
+Outcome = bytes | Exception
+
+
+class EmbeddingLine:
+    """Runs steps until closed. One thread runs it; everything else reaches it by ``inbox``."""
+
+    def __init__(self, engine: Engine, send: Send, *, overlapped: bool) -> None:
+        """Without ``overlapped``, the sequential twin: nothing is prepared while a step computes."""
+        self.inbox: Inbox = queue.SimpleQueue()
+        self._engine = engine
+        self._send = send
+        self._overlapped = overlapped
+        self._waiting: deque[EmbedRequest] = deque()
+        """Requests with texts that no step has taken yet, the next one's first."""
+        self._requests: dict[int, EmbedRequest] = {}
+        self._closing = False
+        self._steps = 0
+
+    @property
+    def progress(self) -> int:
+        """Steps begun so far: what stands still when the engine hangs."""
+        return self._steps
+
+    @property
+    def active(self) -> int:
+        """Requests taken in and not answered."""
+        return len(self._requests)
+
+    def run(self) -> None:
+        """Run until closed. A step in flight is finished first, so the engine may be closed."""
+        flight: Flight | None = None
+        while not self._closing or flight is not None:
+            self._take_in(wait=flight is None and not self._waiting)
+            following = self._gather()
+            outcomes = self._finish(flight)
+            started = self._start(following)
+            self._deliver(flight, outcomes)
+            flight = started
+            if not self._overlapped:
+                self._deliver(flight, self._finish(flight))
+                flight = None
+
+    # ---------------------------------------------------------------------------------- the verbs
+
+    def _gather(self) -> list[Text]:
+        """The next step's texts: one of each request in turn, as many as fit."""
+        limits = self._engine.limits
+        texts: list[Text] = []
+        room = limits.batch_tokens
+        while self._waiting and len(texts) < limits.slots and not self._closing:
+            request = self._waiting[0]
+            try:
+                tokens = request.peek()
+            except Exception as error:  # this text's trouble is its request's alone
+                self._fail(request, error)
+                continue
+            if texts and len(tokens) > room:
+                break
+            texts.append(Text(request, tokens))
+            room -= len(tokens)
+            self._waiting.popleft()
+            if request.take():
+                self._waiting.append(request)
+        return texts
+
+    def _start(self, texts: list[Text]) -> Flight | None:
+        """Start a step, less what has been cancelled since it was gathered."""
+        texts = [text for text in texts if not text.request.ended]
+        if not texts:
+            return None
+        try:
+            return Flight(texts, self._embed(texts))
+        except Exception:
+            return Flight(texts, None)
+
+    def _finish(self, flight: Flight | None) -> list[Outcome]:
+        """Wait for a step. One that fails is computed again text by text, so that what is wrong
+        with one of them is not the others' trouble."""
+        if flight is None:
+            return []
+        try:
+            if flight.handle is not None:
+                return list(flight.handle.result())
+        except Exception as error:
+            if len(flight.texts) == 1:
+                return [error]
+        return [self._alone(text) for text in flight.texts]
+
+    def _alone(self, text: Text) -> Outcome:
+        try:
+            return self._embed([text]).result()[0]
+        except Exception as error:
+            return error
+
+    def _embed(self, texts: list[Text]) -> EmbedHandle:
+        self._steps += 1
+        return self._engine.embed([text.tokens for text in texts])
+
+    def _deliver(self, flight: Flight | None, outcomes: list[Outcome]) -> None:
+        """Send what a step gave, a frame for each request."""
+        if flight is None:
+            return
+        found = sorted(
+            zip(flight.texts, outcomes, strict=True), key=lambda pair: pair[0].request.id
+        )
+        for _, share in groupby(found, key=lambda pair: pair[0].request.id):
+            texts, vectors = zip(*share, strict=True)
+            self._answer(texts[0].request, vectors, sum(len(text.tokens) for text in texts))
+
+    def _answer(self, request: EmbedRequest, outcomes: tuple[Outcome, ...], tokens: int) -> None:
+        if request.ended:
+            return
+        vectors = [outcome for outcome in outcomes if isinstance(outcome, bytes)]
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                self._fail(request, outcome)
+                return
+        done = request.answered(len(vectors))
+        self._send(Embedded(request.id, vectors, tokens, done))
+        if done:
+            del self._requests[request.id]
+
+    def _fail(self, request: EmbedRequest, error: Exception) -> None:
+        self._send(failure(request.id, error))
+        self._forget(request.id)
+
+    # ---------------------------------------------------------------------------------- the inbox
+
+    def _take_in(self, *, wait: bool) -> None:
+        """Take everything that has come; ``wait`` until something does."""
+        while wait or not self.inbox.empty():
+            wait = False
+            match self.inbox.get():
+                case EmbedRequest() as request:
+                    self._requests[request.id] = request
+                    self._waiting.append(request)
+                case Cancelled(request_id):
+                    self._forget(request_id)
+                case None:
+                    self._closing = True
+                    return
+
+    def _forget(self, request_id: int) -> None:
+        """End a request wherever it is."""
+        request = self._requests.pop(request_id, None)
+        if request is not None:
+            request.ended = True
+            self._waiting = deque(other for other in self._waiting if other is not request)

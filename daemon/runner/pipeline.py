@@ -34,18 +34,11 @@ class Flight:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """Work that needs the engine without a step in flight: embeddings."""
-
-    run: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
 class Cancelled:
     id: int
 
 
-Inbox = queue.SimpleQueue[Submission | Cancelled | Job | None]
+Inbox = queue.SimpleQueue[Submission | Cancelled | None]
 """What other threads send the pipeline; ``None`` closes it."""
 
 
@@ -57,7 +50,6 @@ class Pipeline:
         self._engine = engine
         self._batcher = batcher
         self._emitter = emitter
-        self._jobs: list[Job] = []
         self._closing = False
         orders: dict[Order, Callable[[Flight | None], Flight | None]] = {
             "device": self._device,
@@ -65,28 +57,23 @@ class Pipeline:
             "off": self._off,
         }
         self._advance = orders[order]
-        self._jobs_done = 0
 
     @property
     def progress(self) -> int:
-        """Steps and jobs begun so far: what stands still when the engine hangs."""
-        return self._batcher.steps + self._jobs_done
+        """Steps begun so far: what stands still when the engine hangs."""
+        return self._batcher.steps
 
     @property
     def active(self) -> int:
         """Requests taken in and not answered."""
-        return self._batcher.active + len(self._jobs)
+        return self._batcher.active
 
     def run(self) -> None:
         """Run until closed. A step in flight is finished first, so the engine may be closed."""
         flight: Flight | None = None
         while not self._closing or flight is not None:
-            self._take_in(wait=flight is None and self._batcher.idle and not self._jobs)
+            self._take_in(wait=flight is None and self._batcher.idle)
             flight = self._advance(flight)
-            while flight is None and self._jobs:
-                self._jobs[0].run()
-                self._jobs.pop(0)
-                self._jobs_done += 1
 
     # --------------------------------------------------------------------------------- the orders
 
@@ -120,8 +107,8 @@ class Pipeline:
 
     def _prepare(self, flight: Flight | None) -> tuple[StepPlan, PreparedStep] | None:
         """Plan and build the next step on the CPU; ``None`` if there is nothing to compute."""
-        if self._jobs or self._closing:
-            return None  # drain: a job needs the engine alone
+        if self._closing:
+            return None
         plan = self._batcher.plan()
         if plan is None:
             return None
@@ -178,8 +165,6 @@ class Pipeline:
                     self._batcher.submit(request)
                 case Cancelled(request_id):
                     self._batcher.cancel(request_id)
-                case Job() as job:
-                    self._jobs.append(job)
                 case None:
                     self._closing = True
                     return

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import socket
 import threading
-import traceback
+from collections import deque
 from collections.abc import Callable
 
-from lhama.daemon.errors import LhamaError, RunnerFailed
+from lhama.daemon.errors import RunnerFailed
 from lhama.daemon.prompt.build import ModelFacts, build, encode, render
 from lhama.daemon.prompt.output import OutputParser
 from lhama.daemon.runner.answer import Answer
-from lhama.daemon.runner.embedding import embed
+from lhama.daemon.runner.embedding import EmbeddingLine, EmbedRequest
+from lhama.daemon.runner.failure import failure
 from lhama.daemon.runner.grammar import Grammars
-from lhama.daemon.runner.pipeline import Cancelled, Job, Pipeline
+from lhama.daemon.runner.pipeline import Cancelled, Pipeline
 from lhama.daemon.runner.sequence import Submission
+from lhama.daemon.runner.texts import TextFacts, TextTokenizer
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import (
     Cancel,
@@ -28,12 +30,20 @@ from lhama.daemon.wire.messages import (
     Generate,
     Ping,
     Pong,
+    Rank,
     Render,
     Rendered,
     Shutdown,
     ToRunner,
 )
 from lhama.plugins.backend import Engine
+
+NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"
+NO_RANKING = "This server does not support reranking. Start it with `--reranking`"
+"""llama-server's words, which Ollama relays and clients know."""
+
+ONLY_RANKS = "this model ranks documents: it gives no embeddings"
+ONLY_EMBEDS = "this model gives embeddings: it does not generate"
 
 
 class Sender:
@@ -52,10 +62,18 @@ class Sender:
 class Service:
     """One loaded model's requests."""
 
-    def __init__(self, engine: Engine, facts: ModelFacts, pipeline: Pipeline, send: Sender) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        facts: ModelFacts,
+        text_facts: TextFacts,
+        pipeline: Pipeline,
+        send: Sender,
+    ) -> None:
         self._engine = engine
         self._tokenizer = engine.tokenizer
         self._facts = facts
+        self._texts = TextTokenizer(engine.tokenizer, text_facts, engine.limits.context)
         self._pipeline = pipeline
         self._inbox = pipeline.inbox
         self._send = send
@@ -69,15 +87,11 @@ class Service:
             case Render():
                 self._guarded(message.id, lambda: self._render(message))
             case Embed():
-                self._inbox.put(
-                    Job(lambda: self._guarded(message.id, lambda: self._embed(message)))
-                )
-            case Cancel(id=request_id):
-                self._inbox.put(Cancelled(request_id))
-            case Ping(id=ping_id):
-                self._send(Pong(ping_id, self._pipeline.progress, self._pipeline.active))
-            case Shutdown():
-                self._inbox.put(None)
+                self._guarded(message.id, lambda: self._refuse_embedding(message))
+            case Rank():
+                self._guarded(message.id, self._refuse_ranking)
+            case _:
+                control(message, self._pipeline, self._send)
 
     def _generate(self, request: Generate) -> None:
         limit = self._engine.limits.context
@@ -124,17 +138,59 @@ class Service:
         tokens = len(encode(shown.text, self._tokenizer))
         self._send(Rendered(request.id, shown.text, shown.images, tokens))
 
-    def _embed(self, request: Embed) -> None:
-        self._send(embed(self._engine, request))
+    def _refuse_embedding(self, request: Embed) -> None:
+        """Inputs that are too long are told so first."""
+        deque(self._texts.admitted(request), maxlen=0)
+        raise RunnerFailed(NO_EMBEDDINGS, status=501)
+
+    def _refuse_ranking(self) -> None:
+        raise RunnerFailed(NO_RANKING, status=501)
 
     def _guarded(self, request_id: int, work: Callable[[], None]) -> None:
         """Run a request's work; whatever it raises becomes that request's answer."""
         try:
             work()
-        except RunnerFailed as e:
-            self._send(Failed(request_id, e.message, e.status, e.kind, e.details))
-        except LhamaError as e:
-            self._send(Failed(request_id, e.message, e.status))
-        except Exception as e:
-            traceback.print_exc()
-            self._send(Failed(request_id, f"{type(e).__name__}: {e}"))
+        except Exception as error:
+            self._send(failure(request_id, error))
+
+
+class EmbeddingService:
+    """The requests of one loaded model that embeds. Its texts are tokenized on the line."""
+
+    def __init__(self, engine: Engine, facts: TextFacts, line: EmbeddingLine, send: Sender) -> None:
+        self._ranks = "rank" in engine.limits.features
+        self._tokenizer = TextTokenizer(engine.tokenizer, facts, engine.limits.context)
+        self._line = line
+        self._send = send
+
+    def handle(self, message: ToRunner) -> None:
+        """Hand a request to the line, or say why not."""
+        match message:
+            case Embed(id=request_id, inputs=inputs) if not self._ranks:
+                texts = self._tokenizer.texts(message)
+                self._line.inbox.put(EmbedRequest(request_id, texts, len(inputs)))
+            case Rank(id=request_id, documents=documents) if self._ranks:
+                texts = self._tokenizer.pairs(message)
+                self._line.inbox.put(EmbedRequest(request_id, texts, len(documents)))
+            case Embed(id=request_id):
+                self._refuse(request_id, ONLY_RANKS, status=400)
+            case Rank(id=request_id):
+                self._refuse(request_id, NO_RANKING, status=501)
+            case Generate(id=request_id) | Render(id=request_id):
+                self._refuse(request_id, ONLY_EMBEDS, status=400)
+            case _:
+                control(message, self._line, self._send)
+
+    def _refuse(self, request_id: int, message: str, *, status: int) -> None:
+        self._send(Failed(request_id, message, status))
+
+
+def control(message: ToRunner, line: Pipeline | EmbeddingLine, send: Sender) -> None:
+    """Messages that every kind of model understands."""
+    match message:
+        case Cancel(id=request_id):
+            line.inbox.put(Cancelled(request_id))
+        case Ping(id=ping_id):
+            send(Pong(ping_id, line.progress, line.active))
+        case Shutdown():
+            line.inbox.put(None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from lhama.daemon.scheduler.replies import Reply, Sink
+from lhama.daemon.scheduler.replies import EmbeddedReply, Reply, Sink, Vectors
 from lhama.daemon.scheduler.runner import Runner
-from lhama.daemon.wire.messages import Embed, Embedded, Generate, Prompt, Render, Rendered
+from lhama.daemon.wire.messages import Embed, Generate, Prompt, Rank, Render, Rendered
 
 
 class Lease:
@@ -43,6 +43,7 @@ class Lease:
         """The prompt's text as the model would see it."""
         return await self._runner.call(Render(0, prompt), Reply[Rendered]())
 
-    async def embed(self, inputs: list[str], truncate: bool) -> Embedded:
-        """One vector an input, not normalised."""
-        return await self._runner.call(Embed(0, inputs, truncate), Reply[Embedded]())
+    async def embed(self, request: Embed | Rank) -> Vectors:
+        """One vector for each text, not normalised, or the classifier's outputs. Cancelling it
+        cancels the request. Raises ``RunnerFailed`` or ``RunnerLost``."""
+        return await self._runner.call(request, EmbeddedReply())

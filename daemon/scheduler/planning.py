@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import LoadError
 from lhama.daemon.prompt.fit import real_context
+from lhama.daemon.protocol.options import EMBEDDING_BATCH
 from lhama.daemon.scheduler.placement import (
     LoadRequest,
     choose_slots,
@@ -17,6 +18,9 @@ from lhama.daemon.wire.messages import Load
 from lhama.plugins import gguf
 from lhama.plugins.backend import LoadOptions, MemoryEstimate, UnsupportedModel
 from lhama.plugins.registry import Registry, probe
+
+GENERATION_BATCH = 512
+"""``num_batch`` where nothing else is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Planner:
             return LoadOptions(
                 slots=1 if request.embedding else slots,
                 context=min(real_context(num_ctx), max(trained, num_ctx)),
-                batch=request.num_batch or 512,
+                batch=_batch(request, num_ctx),
                 gpu_layers=-1 if request.num_gpu is None else request.num_gpu,
                 main_gpu=request.main_gpu or 0,
                 threads=request.num_thread or 0,
@@ -94,3 +98,10 @@ class Planner:
             accelerators=len(accelerators),
             free_bytes=sum(d.free_bytes for d in accelerators),
         )
+
+
+def _batch(request: LoadRequest, num_ctx: int) -> int:
+    """Tokens of one step; of an embedding model, of one text."""
+    if request.embedding:
+        return min(request.num_batch or EMBEDDING_BATCH, num_ctx)
+    return request.num_batch or GENERATION_BATCH

@@ -1,18 +1,20 @@
-"""What a request gets back from its runner: a stream of deltas, or one reply."""
+"""What a request gets back from its runner: a stream of deltas, or a reply."""
 
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from lhama.daemon.wire.messages import Delta, Embedded, Rendered
+from lhama.daemon.wire.messages import Delta, Embedded
 
 Sink = Callable[[list[Delta]], Awaitable[None] | None]
 """Takes deltas as they come, never none. If it returns something, that is awaited before it gets
 more: its reader is slow."""
 
-R = TypeVar("R", Rendered, Embedded)
+R = TypeVar("R")
 
 
 class Stream:
@@ -76,14 +78,14 @@ class Stream:
 
 
 class Reply(Generic[R]):
-    """The one message that answers a request."""
+    """The answer to a request that does not stream."""
 
     def __init__(self) -> None:
         self._answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
 
-    def deliver(self, message: R) -> None:
+    def end(self, answer: R) -> None:
         if not self._answer.done():
-            self._answer.set_result(message)
+            self._answer.set_result(answer)
 
     def fail(self, error: Exception) -> None:
         if not self._answer.done():
@@ -92,3 +94,26 @@ class Reply(Generic[R]):
     async def wait(self) -> R:
         """Raises what ended the request."""
         return await self._answer
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """What a request's texts gave, in order; ``tokens`` is what they took together."""
+
+    vectors: list[array[float]]
+    tokens: int
+
+
+class EmbeddedReply(Reply[Vectors]):
+    """Collects what the steps of one request bring."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._vectors: list[array[float]] = []
+        self._tokens = 0
+
+    def add(self, step: Embedded) -> None:
+        self._vectors += [array("f", vector) for vector in step.vectors]
+        self._tokens += step.tokens
+        if step.done:
+            self.end(Vectors(self._vectors, self._tokens))

@@ -16,7 +16,7 @@ import structlog
 
 from lhama.daemon.durations import FOREVER, Duration
 from lhama.daemon.errors import LoadError, RunnerFailed, RunnerLost
-from lhama.daemon.scheduler.replies import R, Reply, Sink, Stream
+from lhama.daemon.scheduler.replies import EmbeddedReply, R, Reply, Sink, Stream
 from lhama.daemon.scheduler.watchdog import Watchdog
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import (
@@ -33,6 +33,7 @@ from lhama.daemon.wire.messages import (
     LoadProgress,
     Ping,
     Pong,
+    Rank,
     Render,
     Rendered,
     Shutdown,
@@ -254,9 +255,13 @@ class Runner(asyncio.Protocol):
                 )
                 if (request := self._waiting(request_id)) is not None:
                     request.fail(error)
-            case Rendered() | Embedded():
+            case Rendered():
                 if (reply := self._replies.get(message.id)) is not None:
-                    reply.deliver(message)
+                    reply.end(message)
+            case Embedded():
+                reply = self._replies.get(message.id)
+                if isinstance(reply, EmbeddedReply):
+                    reply.add(message)
             case LoadProgress():
                 self._heard_at = asyncio.get_running_loop().time()
             case Loaded():
@@ -291,8 +296,8 @@ class Runner(asyncio.Protocol):
             if not stream.finished:
                 self._cancel(request.id)
 
-    async def call(self, request: Render | Embed, reply: Reply[R]) -> R:
-        """The one answer to a request. Raises as ``stream`` does."""
+    async def call(self, request: Render | Embed | Rank, reply: Reply[R]) -> R:
+        """The answer to a request. Raises as ``stream`` does."""
         request.id = next(self._ids)
         self._replies[request.id] = reply
         self._ask(request, reply)
@@ -304,7 +309,7 @@ class Runner(asyncio.Protocol):
         finally:
             del self._replies[request.id]
 
-    def _ask(self, request: Generate | Render | Embed, waiting: Stream | Reply[Any]) -> None:
+    def _ask(self, request: Generate | Render | Embed | Rank, waiting: Stream | Reply[Any]) -> None:
         if self.lost:
             waiting.fail(RunnerLost("the model runner has just ended"))
         else:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from lhama.daemon.errors import StoreError
-from lhama.daemon.prompt.capabilities import of_template
+from lhama.daemon.prompt.capabilities import of_go, of_template
 from lhama.daemon.prompt.select import Renderer, select
 from lhama.daemon.store import manifests
 from lhama.daemon.store.configblob import Config
@@ -143,6 +144,34 @@ class StoredModel:
         if self.config.model_family in ("gptoss", "gpt-oss"):
             found.append("thinking")
         return list(dict.fromkeys(found))
+
+    @cached_property
+    def listed_capabilities(self) -> list[str]:
+        """What Ollama's listing says, which is less than it shows of one model: it reads the
+        header as far as the vocabulary, and no Jinja template."""
+        found: list[str] = []
+        try:
+            found += self._of_listed_weights()
+        except StoreError:
+            pass
+        found += self.config.capabilities or ()
+        if self.go_template:
+            by_template = of_go(self.go_template)
+            found += [c for c in ("tools", "insert", "thinking") if c in by_template]
+            if self.config.model_family in ("gptoss", "gpt-oss"):
+                found.append("thinking")
+        if self.projectors:
+            found.append("vision")
+        return list(dict.fromkeys(found))
+
+    def _of_listed_weights(self) -> list[str]:
+        if self.config.remote_host or not self.is_gguf:
+            return []
+        header = self.header()
+        read = list(takewhile(lambda key: not key.startswith("tokenizer."), header.metadata))
+        senses = {header.key(f"{sense}.block_count"): sense for sense in ("vision", "audio")}
+        pools = header.key("pooling_type") in read
+        return [*(senses[k] for k in read if k in senses), "embedding" if pools else "completion"]
 
     def _of_weights(self) -> list[str]:
         if self.config.remote_host or not self.is_gguf:

@@ -125,7 +125,7 @@ def tags_entry(model: StoredModel) -> TagsEntry:
         size=model.size,
         digest=model.digest,
         details=listed_details(model),
-        capabilities=model.capabilities,
+        capabilities=model.listed_capabilities,
     )
 
 

@@ -12,15 +12,15 @@ from aiohttp import web
 
 from lhama.daemon.errors import BadRequest, LhamaError, RunnerFailed
 from lhama.daemon.protocol import goencode, options, vectors
+from lhama.daemon.protocol.options import EMBEDDING_BATCH, Options
 from lhama.daemon.protocol.replies import EmbeddingReply, EmbedReply
 from lhama.daemon.protocol.types import EmbeddingRequest, EmbedRequest
+from lhama.daemon.store import StoredModel
 from lhama.daemon.web import lookup
 from lhama.daemon.web.body import read_json
 from lhama.daemon.web.replies import error_text, json_reply
 from lhama.daemon.web.service import SERVICE, Service
-
-RAW_FAMILIES = frozenset({"bert", "nomic-bert"})
-"""Families whose vectors the older route gives as the model made them."""
+from lhama.daemon.wire.messages import Embed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,13 @@ async def compute(service: Service, body: EmbedRequest) -> Embedded:
     model = await lookup.for_embed(service, body.model)
     chosen = options.merge(
         model.parameters, body.options, context_length=service.settings.context_length
-    ).floored(vision=False)
-    load = lookup.load_request(model, chosen)
+    )
+    load = lookup.load_request(model, chosen.floored(vision=False))
     async with await service.scheduler.lease(model, load, body.keep_alive) as lease:
         if not inputs:
             return Embedded()
-        found = await lease.embed(inputs, body.truncate is not False)
+        truncate = body.truncate is not False
+        found = await lease.embed(_fitting(inputs, truncate, model, chosen, lease.context))
         return Embedded(found.vectors, found.tokens, lease.load_ns)
 
 
@@ -84,16 +85,43 @@ async def embeddings(request: web.Request) -> web.Response:
         if not body.prompt:
             return json_reply(EmbeddingReply(goencode.float64_list([])))
         try:
-            found = await lease.embed([body.prompt], truncate=True)
+            found = await lease.embed(Embed(0, [body.prompt]))
         except RunnerFailed as error:
             raise LhamaError(error_text(error)) from None  # whatever it was: 500
     (vector,) = found.vectors
-    if model.config.model_family in RAW_FAMILIES:
+    if _raw(model):
         vectors.check_finite(vector)
-    else:
-        vector = vectors.finish(vector)
-    exact = [goencode.float32(value) for value in vector]
+        return json_reply(EmbeddingReply(goencode.float64_list(vector)))
+    exact = [goencode.float32(value) for value in vectors.finish(vector)]
     return json_reply(EmbeddingReply(goencode.float64_list(exact)))
+
+
+def _raw(model: StoredModel) -> bool:
+    """Whether the older route gives vectors as the model made them: Ollama's rule, by the file."""
+    header = model.header()
+    normalizes = header.key("normalize_embeddings")
+    match header.architecture:
+        case "bert" if header.get_str("tokenizer.ggml.model", "bert") == "bert":
+            return not header.get_bool(normalizes, True)
+        case "bert":
+            return True
+        case "nomic-bert" | "nomic-bert-moe":
+            return not header.get_bool(normalizes, False)
+    return False
+
+
+def _fitting(
+    inputs: list[str], truncate: bool, model: StoredModel, chosen: Options, context: int
+) -> Embed:
+    """Inputs with the limits that are theirs: ``num_ctx`` as it was asked for, however small, and
+    the batch they are cut to at last (contract §1). ``context`` is what a model without the
+    option got."""
+    header = model.header()
+    trained = header.get_int(header.key("context_length"), context)
+    asked = context if chosen.num_ctx is None else chosen.num_ctx
+    limit = min(asked, trained) if asked > 0 else trained
+    batch = min(EMBEDDING_BATCH, asked) if asked > 0 else EMBEDDING_BATCH
+    return Embed(0, inputs, truncate, limit, chosen.num_batch or batch)
 
 
 def _inputs(value: Any) -> list[str]:

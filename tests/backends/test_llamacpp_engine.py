@@ -265,25 +265,6 @@ def test_embeddings_need_a_model_loaded_for_them(engine: Engine) -> None:
         engine.embed([[1, 2, 3]])
 
 
-def test_embeddings(smollm2: Path) -> None:
-    engine = load(smollm2, slots=1, context=128, batch=64, embedding=True)
-    try:
-        assert "embed" in engine.limits.features
-        encode = engine.tokenizer.encode
-        inputs = [encode(p, add_special=True, parse_special=False) for p in PROMPTS]
-        vectors = engine.embed(inputs)
-        assert [len(vector) for vector in vectors] == [576] * len(inputs)
-        assert engine.embed(inputs) == vectors
-        for tokens, vector in zip(inputs, vectors, strict=True):
-            single, together = np.array(engine.embed([tokens])[0]), np.array(vector)
-            cosine = single @ together / np.linalg.norm(single) / np.linalg.norm(together)
-            assert cosine > 0.999
-        with pytest.raises(BackendError, match="exceeds the limit of 128"):
-            engine.embed([[1] * 129])
-    finally:
-        engine.close()
-
-
 def test_gemma_answers_and_reuses_prefixes_beyond_its_window(gemma3: Path) -> None:
     """Sliding window of 512: a cache that kept no more could not be trimmed back."""
     engine = load(gemma3, slots=2, context=1024)

@@ -14,8 +14,6 @@ from llamacpp_core import GREEDY, Core, Stream
 from pytorch_models import VOCAB, tiny
 
 from lhama.backends import devices
-from lhama.backends.llamacpp.backend import LlamaCppBackend
-from lhama.backends.pytorch.backend import PyTorchBackend
 from lhama.backends.pytorch.engine import PyTorchEngine, unpack
 from lhama.backends.pytorch.loader import load
 from lhama.plugins.backend import (
@@ -24,7 +22,6 @@ from lhama.plugins.backend import (
     BackendError,
     Copy,
     LoadOptions,
-    ModelFiles,
     PreparedStep,
     Row,
     RowResult,
@@ -317,39 +314,6 @@ def test_closing_ends_the_thread(path: Path) -> None:
     assert threading.active_count() == before + 1
     engine.close()
     assert threading.active_count() == before
-
-
-# ------------------------------------------------------------------------------------- embeddings
-
-
-def test_embeddings_are_llama_cpps(path: Path) -> None:
-    inputs = [prompt(1, 5), prompt(2, 90), prompt(3, 1)]
-    options = LoadOptions(slots=1, context=128, batch=32, threads=1, embedding=True)
-    files = ModelFiles("tiny", str(path))
-    vectors = []
-    for backend in (LlamaCppBackend(), PyTorchBackend()):
-        engine = backend.load(files, options, lambda share, what: None)
-        assert "embed" in engine.limits.features
-        vectors.append(torch.tensor(engine.embed(inputs)))
-        for wrong in ([], [1] * 129):
-            with pytest.raises(BackendError):
-                engine.embed([wrong])
-        engine.close()
-    torch.testing.assert_close(vectors[1], vectors[0], atol=1e-2, rtol=1e-2)
-
-
-def test_real_embeddings_point_where_llama_cpps_do(smollm2: Path) -> None:
-    """8-bit activations again: the directions agree, not the last digits."""
-    options = LoadOptions(context=128, threads=1, embedding=True)
-    files = ModelFiles("smollm2", str(smollm2))
-    vectors = []
-    for backend in (LlamaCppBackend(), PyTorchBackend()):
-        engine = backend.load(files, options, lambda share, what: None)
-        texts = ("The sky is blue.", "Der Himmel ist blau.", "def f(): return 1")
-        inputs = [engine.tokenizer.encode(t, add_special=True, parse_special=False) for t in texts]
-        vectors.append(torch.tensor(engine.embed(inputs)))
-        engine.close()
-    assert (torch.cosine_similarity(*vectors) > 0.998).all()
 
 
 def test_generating_engines_do_not_embed(engine: PyTorchEngine) -> None:
