@@ -180,6 +180,20 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True):
     options: Options = {}
 
 
+class RerankRequest(msgspec.Struct, kw_only=True):
+    """Not Ollama's: see ``protocol.rerank``."""
+
+    model: str = ""
+    query: str = ""
+    documents: Any = None
+    top_n: int | None = None
+    return_documents: bool = False
+    raw_scores: bool = False
+    truncate: bool | None = None
+    keep_alive: KeepAlive = None
+    options: Options = {}
+
+
 # ------------------------------------------------------------------------------------- models
 
 

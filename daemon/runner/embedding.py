@@ -20,7 +20,7 @@ from lhama.plugins.backend import EmbedHandle, Engine
 Send = Callable[[FromRunner], None]
 
 
-class EmbedRequest:
+class TextRequest:
     """One client's texts on their way."""
 
     def __init__(self, request_id: int, texts: Iterator[list[int]], count: int) -> None:
@@ -55,7 +55,7 @@ class EmbedRequest:
 class Text:
     """One text of a step."""
 
-    request: EmbedRequest
+    request: TextRequest
     tokens: list[int]
 
 
@@ -68,7 +68,7 @@ class Flight:
     """``None``: they could not be started together."""
 
 
-Inbox = queue.SimpleQueue[EmbedRequest | Cancelled | None]
+Inbox = queue.SimpleQueue[TextRequest | Cancelled | None]
 """What other threads send; ``None`` closes the line."""
 
 Outcome = bytes | Exception
@@ -83,9 +83,9 @@ class EmbeddingLine:
         self._engine = engine
         self._send = send
         self._overlapped = overlapped
-        self._waiting: deque[EmbedRequest] = deque()
+        self._waiting: deque[TextRequest] = deque()
         """Requests with texts that no step has taken yet, the next one's first."""
-        self._requests: dict[int, EmbedRequest] = {}
+        self._requests: dict[int, TextRequest] = {}
         self._closing = False
         self._steps = 0
 
@@ -180,7 +180,7 @@ class EmbeddingLine:
             texts, vectors = zip(*share, strict=True)
             self._answer(texts[0].request, vectors, sum(len(text.tokens) for text in texts))
 
-    def _answer(self, request: EmbedRequest, outcomes: tuple[Outcome, ...], tokens: int) -> None:
+    def _answer(self, request: TextRequest, outcomes: tuple[Outcome, ...], tokens: int) -> None:
         if request.ended:
             return
         vectors = [outcome for outcome in outcomes if isinstance(outcome, bytes)]
@@ -193,7 +193,7 @@ class EmbeddingLine:
         if done:
             del self._requests[request.id]
 
-    def _fail(self, request: EmbedRequest, error: Exception) -> None:
+    def _fail(self, request: TextRequest, error: Exception) -> None:
         self._send(failure(request.id, error))
         self._forget(request.id)
 
@@ -204,7 +204,7 @@ class EmbeddingLine:
         while wait or not self.inbox.empty():
             wait = False
             match self.inbox.get():
-                case EmbedRequest() as request:
+                case TextRequest() as request:
                     self._requests[request.id] = request
                     self._waiting.append(request)
                 case Cancelled(request_id):

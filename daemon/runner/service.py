@@ -15,7 +15,7 @@ from lhama.daemon.errors import RunnerFailed
 from lhama.daemon.prompt.build import ModelFacts, build, encode, render
 from lhama.daemon.prompt.output import OutputParser
 from lhama.daemon.runner.answer import Answer
-from lhama.daemon.runner.embedding import EmbeddingLine, EmbedRequest
+from lhama.daemon.runner.embedding import EmbeddingLine, TextRequest
 from lhama.daemon.runner.failure import failure
 from lhama.daemon.runner.grammar import Grammars
 from lhama.daemon.runner.pipeline import Cancelled, Pipeline
@@ -168,10 +168,10 @@ class EmbeddingService:
         match message:
             case Embed(id=request_id, inputs=inputs) if not self._ranks:
                 texts = self._tokenizer.texts(message)
-                self._line.inbox.put(EmbedRequest(request_id, texts, len(inputs)))
+                self._line.inbox.put(TextRequest(request_id, texts, len(inputs)))
             case Rank(id=request_id, documents=documents) if self._ranks:
                 texts = self._tokenizer.pairs(message)
-                self._line.inbox.put(EmbedRequest(request_id, texts, len(documents)))
+                self._line.inbox.put(TextRequest(request_id, texts, len(documents)))
             case Embed(id=request_id):
                 self._refuse(request_id, ONLY_RANKS, status=400)
             case Rank(id=request_id):

@@ -11,6 +11,7 @@ from lhama.daemon.web import (
     inference,
     library,
     openai,
+    rerank,
     transfer,
 )
 from lhama.daemon.web.dialects import ANTHROPIC, OPENAI
@@ -42,6 +43,7 @@ def routes() -> Table:
     table.add("POST", "/api/chat", inference.chat)
     table.add("POST", "/api/embed", embeddings.embed)
     table.add("POST", "/api/embeddings", embeddings.embeddings)
+    table.add("POST", "/api/rerank", rerank.rerank)
     table.add("POST", "/api/create", transfer.create)
     table.add("POST", "/api/copy", library.copy)
     table.add("DELETE", "/api/delete", library.delete)
@@ -60,6 +62,7 @@ def routes() -> Table:
     table.add("POST", "/v1/chat/completions", openai.chat_completions, OPENAI)
     table.add("POST", "/v1/completions", openai.completions, OPENAI)
     table.add("POST", "/v1/embeddings", openai.embeddings, OPENAI)
+    table.add("POST", "/v1/rerank", openai.rerank, OPENAI)
     table.add("POST", "/v1/responses", openai.responses, OPENAI)
     table.add("POST", "/v1/audio/transcriptions", openai.transcriptions, OPENAI)
     table.add("POST", "/v1/messages", anthropic.messages, ANTHROPIC)

@@ -19,6 +19,9 @@ from lhama.daemon.web.service import Service
 NO_CLOUD = "ollama cloud is disabled: remote model is unavailable"
 NO_CLOUD_DETAILS = "ollama cloud is disabled: remote model details are unavailable"
 
+RANK_POOLING = 4
+"""``pooling_type`` of a model whose head scores a query and a document."""
+
 
 async def for_generate(service: Service, name: str) -> StoredModel:
     if not name.strip():
@@ -42,6 +45,16 @@ async def for_embeddings(service: Service, name: str) -> StoredModel:
     if not name.strip():
         raise BadRequest("model is required")
     return await _find(service, name, _try_pulling(name))
+
+
+async def for_rerank(service: Service, name: str) -> StoredModel:
+    if not name.strip():
+        raise BadRequest("model is required")
+    model = await _find(service, name, _try_pulling(name))
+    header = model.header()
+    if header.get_int(header.key("pooling_type")) != RANK_POOLING:
+        raise BadRequest(f"{quote(name)} does not support rerank")
+    return model
 
 
 def shown_name(text: str) -> ModelName:

@@ -19,7 +19,9 @@ from lhama.daemon.protocol.openai.requests import (
     ChatCompletionRequest,
     CompletionRequest,
     EmbedRequest,
+    RerankRequest,
 )
+from lhama.daemon.protocol.openai.rerank import ranking_list
 from lhama.daemon.protocol.openai.responses.answer import ResponsesAnswer
 from lhama.daemon.protocol.openai.responses.reading import chat as responses_chat
 from lhama.daemon.protocol.openai.responses.requests import ResponsesRequest
@@ -32,6 +34,7 @@ from lhama.daemon.web.embeddings import compute
 from lhama.daemon.web.forms import read_form
 from lhama.daemon.web.inference import answer_chat, answer_generate
 from lhama.daemon.web.replies import BARE_JSON, json_reply
+from lhama.daemon.web.rerank import rank
 from lhama.daemon.web.service import SERVICE
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -69,6 +72,14 @@ async def embeddings(request: web.Request) -> web.Response:
         return embedding_list(asked.model, vectors, found.tokens, asked.encoding_format)
 
     return json_reply(await asyncio.to_thread(encode), content_type=BARE_JSON)
+
+
+async def rerank(request: web.Request) -> web.Response:
+    asked = await _read(request, RerankRequest)
+    ranking = reading.ranking(asked)
+    found = await rank(request.app[SERVICE], asked.model, ranking)
+    body = ranking_list(asked.model, found.results, found.tokens)
+    return json_reply(body, content_type=BARE_JSON)
 
 
 async def models(request: web.Request) -> web.Response:

@@ -64,6 +64,12 @@ def tokens(text: str) -> list[int]:
     return ids if len(ids) <= 256 else [*ids[:255], ids[-1]]
 
 
+def pair(first: str, second: str) -> list[int]:
+    """Tokens of two texts that belong together."""
+    ids: list[int] = _tokenizer().encode(first, second).ids
+    return ids
+
+
 @cache
 def vector(text: str) -> torch.Tensor:
     """float32 [384], as the model makes it: not normalised."""

@@ -16,6 +16,8 @@ from pytorch_models import tiny
 
 from lhama.backends.llamacpp.backend import LlamaCppBackend
 from lhama.backends.pytorch.backend import PyTorchBackend
+from lhama.daemon.runner.texts import TextFacts, TextTokenizer
+from lhama.daemon.wire.messages import Rank
 from lhama.plugins.backend import (
     BackendError,
     Engine,
@@ -198,6 +200,13 @@ def test_rerankers_score_as_llama_cpp_does(tmp_path: Path, classes: int, dense: 
     assert found[0].shape == (3, classes)
     torch.testing.assert_close(found[1], found[0], atol=2e-2, rtol=2e-2)
     assert (found[0][0] - found[0][1]).abs().max() > 0.05, "documents differ"
+
+
+def test_pairs_are_put_together_as_hugging_face_does(engine: Engine, minilm: Path) -> None:
+    tokenizer = TextTokenizer(engine.tokenizer, TextFacts.read(str(minilm)), 512)
+    query, documents = "Why is the sky blue?", ["Scattered light.", "", "Größe 42!"]
+    pairs = list(tokenizer.pairs(Rank(1, query, documents)))
+    assert pairs == [bert_oracle.pair(query, document) for document in documents]
 
 
 # ----------------------------------------------------------------------------------- what is not

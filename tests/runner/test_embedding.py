@@ -11,7 +11,7 @@ import pytest
 
 from lhama.backends.reference.engine import TEXTS, ReferenceEngine
 from lhama.backends.reference.model import Behaviour
-from lhama.daemon.runner.embedding import EmbeddingLine, EmbedRequest
+from lhama.daemon.runner.embedding import EmbeddingLine, TextRequest
 from lhama.daemon.runner.pipeline import Cancelled
 from lhama.daemon.wire.messages import Embedded, Failed, FromRunner
 from lhama.plugins.backend import LoadOptions
@@ -54,7 +54,7 @@ class Line:
 
     def submit(self, request_id: int, *texts: list[int]) -> Received:
         received = self.received[request_id] = Received()
-        self.line.inbox.put(EmbedRequest(request_id, iter(texts), len(texts)))
+        self.line.inbox.put(TextRequest(request_id, iter(texts), len(texts)))
         return received
 
     def close(self) -> None:
@@ -173,7 +173,7 @@ def test_a_step_computes_while_the_next_is_tokenized() -> None:
         yield text(1, 2)
 
     received = line.received[1] = Received()
-    line.line.inbox.put(EmbedRequest(1, texts(), 3))
+    line.line.inbox.put(TextRequest(1, texts(), 3))
     line.start()
     done(received)
     line.close()
@@ -235,7 +235,7 @@ def test_a_text_that_cannot_be_tokenized_ends_its_request_alone(line: Line) -> N
         raise ValueError("no such text")
 
     bad = line.received[1] = Received()
-    line.line.inbox.put(EmbedRequest(1, broken(), 3))
+    line.line.inbox.put(TextRequest(1, broken(), 3))
     good = line.submit(2, text(2, 1))
     line.start()
     done(bad, good)

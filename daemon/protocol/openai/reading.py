@@ -11,16 +11,18 @@ from typing import Any
 import msgspec
 
 from lhama.daemon.durations import quote
-from lhama.daemon.errors import Malformed
+from lhama.daemon.errors import BadRequest, Malformed
 from lhama.daemon.protocol import datauris, gobase64, gojson
 from lhama.daemon.protocol.openai.requests import (
     ChatCompletionRequest,
     CompletionRequest,
     EmbedRequest,
     Message,
+    RerankRequest,
     ResponseFormat,
     ToolCall,
 )
+from lhama.daemon.protocol.rerank import Ranking
 from lhama.daemon.protocol.types import ChatRequest, GenerateRequest
 from lhama.daemon.protocol.types import Message as CoreMessage
 from lhama.daemon.protocol.types import ToolCall as CoreToolCall
@@ -103,6 +105,22 @@ def inputs(request: EmbedRequest) -> Any:
     if request.input is None or request.input == []:
         raise Malformed("invalid input")
     return [""] if request.input == "" else request.input
+
+
+def ranking(request: RerankRequest) -> Ranking:
+    """What ``/v1/rerank`` shall rank."""
+    if not request.documents:
+        raise Malformed("documents must be a list of at least one string")
+    try:
+        return Ranking.read(
+            request.query,
+            request.documents,
+            request.top_n,
+            request.return_documents,
+            request.raw_scores,
+        )
+    except BadRequest as error:
+        raise Malformed(error.message) from None
 
 
 def think(effort: str) -> bool | str | None:

@@ -1,4 +1,4 @@
-"""Requests of OpenAI's chat, completions and embeddings: the fields that Ollama reads of them.
+"""Requests of OpenAI's chat, completions and embeddings, and of reranking beside them: the fields that Ollama reads of them.
 
 Go's structs, as ``gojson`` reads them; what is not here is ignored. Class and field names are part
 of error texts.
@@ -119,3 +119,14 @@ class EmbedRequest(msgspec.Struct, kw_only=True):
     model: str = ""
     dimensions: int = 0
     encoding_format: str = ""
+
+
+class RerankRequest(msgspec.Struct, kw_only=True):
+    go_package = "openai"
+
+    model: str = ""
+    query: str = ""
+    documents: Any = None
+    top_n: int | None = None
+    return_documents: bool | None = None
+    raw_scores: bool = False
