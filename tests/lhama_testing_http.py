@@ -62,6 +62,11 @@ class Server:
             writer.close()
         return parse(raw)
 
+    async def ask(self, route: str, body: bytes | dict[str, Any] = b"", **headers: str) -> Reply:
+        """``await server.ask("POST /api/chat", body)``: one exchange."""
+        method, _, path = route.partition(" ")
+        return await self.send(method, path, body, headers)
+
 
 def parse(raw: bytes) -> Reply:
     head, _, body = raw.partition(b"\r\n\r\n")

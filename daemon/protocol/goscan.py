@@ -32,9 +32,28 @@ class JsonEmpty(ValueError):
     """The body holds no value at all."""
 
 
-def first_value(body: bytes) -> tuple[int, int]:
-    """Bounds of the first value. Raises one of the three errors above."""
-    start = at = _space(body, 0)
+def members(body: bytes, at: int) -> list[tuple[bytes, bytes]]:
+    """Keys and values of the object that begins at ``at``, as they are written.
+
+    For an object that ``first_value`` has found right.
+    """
+    found = []
+    at = _space(body, at + 1)
+    while body[at] != ord("}"):
+        end = _string(body, at)
+        key = body[at:end]
+        colon = _space(body, end)
+        start, end = first_value(body, colon + 1)
+        found.append((key, body[start:end]))
+        at = _space(body, end)
+        if body[at] == ord(","):
+            at = _space(body, at + 1)
+    return found
+
+
+def first_value(body: bytes, at: int = 0) -> tuple[int, int]:
+    """Bounds of the first value from ``at`` on. Raises one of the three errors above."""
+    start = at = _space(body, at)
     if at == len(body):
         raise JsonEmpty
     closers: list[int] = []

@@ -93,8 +93,9 @@ def merge(*layers: Mapping[str, Any], context_length: int = 0) -> Options:
 def _integer(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise _wrong(name, "of type integer")
-    # Truncated toward zero, and kept in Go's range.
-    return max(-(2**63), min(int(value), 2**63 - 1))
+    whole = int(value)  # toward zero
+    # What no int64 can hold becomes the smallest: so Go's conversion does on most processors.
+    return whole if -(2**63) <= whole < 2**63 else -(2**63)
 
 
 def _number(name: str, value: Any) -> float:

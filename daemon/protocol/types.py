@@ -12,8 +12,8 @@ import msgspec
 
 from lhama.daemon import durations
 from lhama.daemon.durations import Duration, quote
-from lhama.daemon.protocol import gojson
-from lhama.daemon.protocol.gojson import Custom, GoName
+from lhama.daemon.protocol.annotations import Custom, GoName, OrderedMap
+from lhama.daemon.protocol.govalue import Mismatch, kind, type_name
 
 THINK_LEVELS = ("high", "medium", "low", "max")
 
@@ -25,7 +25,7 @@ def _read_keep_alive(value: Any) -> Duration:
         return durations.FOREVER if parsed < 0 else parsed
     if isinstance(value, int | float) and not isinstance(value, bool):
         return durations.seconds(value)
-    raise ValueError(f"Unsupported type: '{gojson.type_name(value)}'")
+    raise ValueError(f"Unsupported type: '{type_name(value)}'")
 
 
 def _read_think(value: Any) -> bool | str:
@@ -43,26 +43,19 @@ def _read_property_type(value: Any) -> list[str]:
     """A JSON Schema ``type``: one name or several."""
     if isinstance(value, str):
         return [value]
-    if isinstance(value, list) and all(isinstance(v, str) for v in value):
-        return value
-    raise ValueError(
-        f"json: cannot unmarshal {gojson.json_kind(value)} into Go value of type []string"
-    )
-
-
-def read_arguments(value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
-    raise ValueError(
-        f"json: cannot unmarshal {gojson.json_kind(value)} into Go value of type "
-        "map[string]interface {}"
-    )
+    if not isinstance(value, list):
+        raise Mismatch(kind(value), "[]string")
+    for item in value:
+        if item is not None and not isinstance(item, str):
+            raise Mismatch(kind(item), "string")
+    return [item or "" for item in value]
 
 
 KeepAlive = Annotated[Duration | None, Custom("api.Duration", _read_keep_alive)]
 Think = Annotated[bool | str | None, Custom("api.ThinkValue", _read_think)]
 Image = Annotated[bytes, GoName("api.ImageData")]
 Options = dict[str, Any]
+Properties = Annotated["dict[str, ToolProperty] | None", OrderedMap()]
 
 # ------------------------------------------------------------------------------ chat's content
 
@@ -70,9 +63,7 @@ Options = dict[str, Any]
 class ToolCallFunction(msgspec.Struct):
     index: int = 0
     name: str = ""
-    arguments: Annotated[
-        dict[str, Any] | None, Custom("api.ToolCallFunctionArguments", read_arguments)
-    ] = None
+    arguments: Annotated[dict[str, Any] | None, OrderedMap()] = None
 
 
 class ToolCall(msgspec.Struct):
@@ -98,7 +89,7 @@ class ToolProperty(msgspec.Struct):
     items: Any = None
     description: str = ""
     enum: list[Any] = []
-    properties: dict[str, ToolProperty] | None = None
+    properties: Properties = None
     required: list[str] = []
 
 
@@ -107,7 +98,7 @@ class ToolFunctionParameters(msgspec.Struct):
     defs: Any = msgspec.field(default=None, name="$defs")
     items: Any = None
     required: list[str] = []
-    properties: dict[str, ToolProperty] | None = None
+    properties: Properties = None
 
 
 class ToolFunction(msgspec.Struct):

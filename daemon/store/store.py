@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import threading
 from collections import Counter
@@ -110,14 +111,16 @@ class Store:
     # --------------------------------------------------------------------------------- reading
 
     def resolve(self, name: ModelName) -> ModelName:
-        """The name in the spelling the store has, part by part, where it has one."""
-        folder, parts = self._manifests, []
-        for part in name.parts:
-            if not (folder / part).exists():
-                part = _respelled(folder, part)
-            folder /= part
-            parts.append(part)
-        host, namespace, model, tag = parts
+        """The name in the spelling that is in use: each part as any model has it, if one does."""
+        if (self._manifests / name.path).exists():
+            return name
+        known = [other.parts for other in self._listed()]
+
+        def respelled(at: int, part: str) -> str:
+            spellings = {parts[at] for parts in known if parts[at].lower() == part.lower()}
+            return part if part in spellings or not spellings else min(spellings)
+
+        host, namespace, model, tag = (respelled(*part) for part in enumerate(name.parts))
         return ModelName(host, namespace, model, tag, name.scheme)
 
     def manifest(self, name: ModelName) -> Manifest | None:
@@ -170,20 +173,27 @@ class Store:
         """All manifests by name, and how many files are corrupt or misnamed."""
         found: dict[ModelName, Manifest] = {}
         corrupt = 0
-        for path in sorted(self._manifests.glob("*/*/*/*")):
-            if path.name.startswith(files.TEMPORARY_PREFIX) or path.is_dir():
-                continue
+        for name in self._listed():
+            path = self._manifests / name.path
             try:
-                name = ModelName.from_path(path.relative_to(self._manifests))
                 found[name] = manifests.read(path)
             except FileNotFoundError:
                 continue  # deleted between the listing and the reading
-            except InvalidName:
-                log.warning("no model's name: skipped", path=str(path))
             except (StoreError, OSError) as error:
                 corrupt += 1
                 log.warning("manifest skipped", path=str(path), error=str(error))
         return found, corrupt
+
+    def _listed(self) -> Iterator[ModelName]:
+        """The names of all manifests, read or not; hidden files are none."""
+        # Unlike pathlib's, this glob takes a folder that vanishes meanwhile for an empty one.
+        for path in sorted(glob.iglob("*/*/*/*", root_dir=self._manifests)):
+            if (self._manifests / path).is_dir():
+                continue
+            try:
+                yield ModelName.from_path(Path(path))
+            except InvalidName:
+                log.warning("no model's name: skipped", path=str(self._manifests / path))
 
     def _load(self, name: ModelName, manifest: Manifest) -> StoredModel:
         def paths(media_type: str) -> tuple[Path, ...]:
@@ -343,15 +353,6 @@ class Store:
         for digest in candidates:
             if digest not in used and not self._pins[digest]:
                 self.blobs.remove(digest)
-
-
-def _respelled(folder: Path, part: str) -> str:
-    """The entry of ``folder`` that is ``part`` in another case; ``part`` if there is none."""
-    try:
-        entries = sorted(os.listdir(folder))
-    except OSError:
-        return part
-    return next((entry for entry in entries if entry.lower() == part.lower()), part)
 
 
 def _remove_empty_folders(folder: Path) -> None:

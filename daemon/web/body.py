@@ -45,13 +45,14 @@ async def read_json(
 
     ``empty``: what an empty body is told.
     """
-    body = await _read(request)
+    body = await read(request)
     if request.headers.get(hdrs.CONTENT_ENCODING, "").lower() == "zstd":
         body = await asyncio.to_thread(_unpacked, body)
     return gojson.decode(body, into, empty=empty)
 
 
-async def _read(request: web.Request) -> bytes:
+async def read(request: web.Request) -> bytes:
+    """The whole body, packed as it may be. Raises ``LhamaError``s where it is too large or stops."""
     length = request.content_length
     if length is not None and length > MAX_JSON:
         raise too_large(MAX_JSON)

@@ -59,8 +59,9 @@ async def embed(request: web.Request) -> web.Response:
 
 async def compute(service: Service, body: EmbedRequest) -> Embedded:
     """The vectors of the inputs; without inputs, the model is loaded and nothing more."""
+    asked = lookup.asked_for_embed(body.model)
     inputs = _inputs(body.input)
-    model = await lookup.for_embed(service, body.model)
+    model = await lookup.for_embed(service, asked)
     chosen = options.merge(
         model.parameters, body.options, context_length=service.settings.context_length
     )

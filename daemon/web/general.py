@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from lhama.daemon.errors import CloudDisabled, LhamaError
-from lhama.daemon.web.body import read_json
+from lhama.daemon.errors import BadRequest, CloudDisabled, LhamaError
+from lhama.daemon.web.body import read
 from lhama.daemon.web.replies import json_reply
-from lhama.daemon.web.service import SERVICE, AnyRequest
+from lhama.daemon.web.service import SERVICE
 
 CLOUD_OFF = "ollama cloud is disabled: "
 
@@ -42,14 +42,20 @@ async def sign_out(request: web.Request) -> web.Response:
 
 
 async def web_search(request: web.Request) -> web.Response:
-    await read_json(request, AnyRequest)
+    await _some_body(request)
     raise CloudDisabled(CLOUD_OFF + "web search is unavailable")
 
 
 async def web_fetch(request: web.Request) -> web.Response:
-    await read_json(request, AnyRequest)
+    await _some_body(request)
     raise CloudDisabled(CLOUD_OFF + "web fetch is unavailable")
 
 
 async def recommendations(request: web.Request) -> web.Response:
     return json_reply({"recommendations": []})
+
+
+async def _some_body(request: web.Request) -> None:
+    """Whatever it says. Raises ``BadRequest`` for a body that says nothing."""
+    if not (await read(request)).strip():
+        raise BadRequest("missing request body")

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from lhama.daemon.durations import quote
 from lhama.daemon.errors import BadRequest, InvalidName, ModelNotFound
 from lhama.daemon.protocol import goencode, times
-from lhama.daemon.protocol.source import split_source, stored_name
+from lhama.daemon.protocol.source import stored_name
 from lhama.daemon.protocol.types import CopyRequest, DeleteRequest, ShowRequest
 from lhama.daemon.scheduler import LoadedModel
 from lhama.daemon.store import ModelName
@@ -80,12 +80,9 @@ async def delete(request: web.Request) -> web.Response:
     store = request.app[SERVICE].store
     body = await read_json(request, DeleteRequest)
     text = body.model or body.name
-    if not text:
+    if not text.strip():
         raise BadRequest("model is required")
-    try:
-        name = ModelName.parse(stored_name(text))
-    except InvalidName:
-        raise BadRequest(f"name {quote(text)} is invalid") from None
+    name = _name(stored_name(text), f"name {quote(text)} is invalid")
     try:
         await asyncio.to_thread(store.delete, name)
     except ModelNotFound:
@@ -97,15 +94,12 @@ async def show(request: web.Request) -> web.Response:
     store = request.app[SERVICE].store
     body = await read_json(request, ShowRequest)
     text = body.model or body.name
-    if not text.strip():
-        raise BadRequest("model is required")
-    parsed = lookup.shown_name(text)
+    asked = lookup.shown(text)
     copilot = request.headers.get(hdrs.USER_AGENT, "").startswith(COPILOT)
 
     def read() -> bytes:
-        model = store.get(parsed, missing=f"model '{parsed.short}' not found")
         shown = showing.show(
-            model,
+            lookup.find_shown(store, asked),
             verbose=body.verbose,
             system=body.system,
             options=body.options,
@@ -118,6 +112,6 @@ async def show(request: web.Request) -> web.Response:
 
 def _name(text: str, invalid: str) -> ModelName:
     try:
-        return ModelName.parse(split_source(text)[0])
+        return ModelName.parse(text)
     except InvalidName:
         raise BadRequest(invalid) from None

@@ -94,10 +94,10 @@ async def models(request: web.Request) -> web.Response:
 async def model(request: web.Request) -> web.Response:
     store = request.app[SERVICE].store
     text = request.path.rpartition("/")[2]
-    parsed = lookup.shown_name(text)
+    asked = lookup.shown(text)
 
     def read() -> Model:
-        return _model(store.get(parsed, missing=f"model '{parsed.short}' not found"), text)
+        return _model(lookup.find_shown(store, asked), text)
 
     return _reply(await asyncio.to_thread(read))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
 from aiohttp import web
 
 from lhama.daemon.config import Settings
@@ -24,7 +23,3 @@ class Service:
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
-
-
-class AnyRequest(msgspec.Struct):
-    """A JSON object of which nothing is read."""

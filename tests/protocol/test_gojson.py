@@ -170,3 +170,106 @@ def test_huge_numbers_become_floats_where_anything_goes() -> None:
 
 def test_images_are_decoded() -> None:
     assert gojson.decode(b'{"images":["aG\\nk="]}', GenerateRequest).images == [b"hi"]
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        # Numbers are named as they were written.
+        (
+            b'{"top_logprobs":1.50}',
+            "number 1.50 into Go struct field ChatRequest.top_logprobs of type int",
+        ),
+        (
+            b'{"top_logprobs":1e3}',
+            "number 1e3 into Go struct field ChatRequest.top_logprobs of type int",
+        ),
+        (
+            b'{"top_logprobs":99999999999999999999}',
+            "number 99999999999999999999 into Go struct field ChatRequest.top_logprobs of type int",
+        ),
+        (
+            b'{"options":{"a":[1,1e999]}}',
+            "number 1e999 into Go struct field ChatRequest.options of type float64",
+        ),
+        (
+            b'{"keep_alive":-1E400}',
+            "number -1E400 into Go struct field ChatRequest.keep_alive of type float64",
+        ),
+        # A key that comes twice is read twice.
+        (
+            b'{"model":5,"model":"a"}',
+            "number into Go struct field ChatRequest.model of type string",
+        ),
+        (
+            b'{"messages":[{"images":[[1,300]]}]}',
+            "number 300 into Go struct field ChatRequest.messages.images of type uint8",
+        ),
+        # What decodes itself is told as the field around it.
+        (
+            b'{"tools":[{"function":{"parameters":{"properties":{"a":{"description":5}}}}}]}',
+            "number into Go struct field "
+            "ToolFunctionParameters.tools.function.parameters.properties.description of type string",
+        ),
+        (
+            b'{"tools":[{"function":{"parameters":{"properties":{"a":{"type":[1]}}}}}]}',
+            "number into Go struct field "
+            "ToolFunctionParameters.tools.function.parameters.properties.type of type string",
+        ),
+        (
+            b'{"tools":[{"function":{"parameters":{"properties":'
+            b'{"a":{"properties":{"b":{"required":"c"}}}}}}}]}',
+            "string into Go struct field ToolFunctionParameters."
+            "tools.function.parameters.properties.properties.required of type []string",
+        ),
+        (
+            b'{"tools":[{"function":{"parameters":{"required":[true]}}}]}',
+            "bool into Go struct field ToolFunctionParameters."
+            "tools.function.parameters.required of type string",
+        ),
+    ],
+)
+def test_places_and_numbers_in_mismatches(body: bytes, error: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        gojson.decode(body, ChatRequest)
+    assert caught.value.message == "json: cannot unmarshal " + error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"messages":[{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}]}',
+        b'{"tools":[{"function":{"parameters":{"properties":[]}}}]}',
+    ],
+)
+def test_ordered_maps_take_nothing_but_objects(body: bytes) -> None:
+    """The text of the library that reads them; clients that send arguments as text know it."""
+    with pytest.raises(BadRequest) as caught:
+        gojson.decode(body, ChatRequest)
+    assert caught.value.message == "Value looks like object, but can't find closing '}' symbol"
+
+
+def test_a_key_that_comes_twice() -> None:
+    body = b'{"model":"a","options":{"seed":1,"top_k":2},"stream":false,"options":{"seed":3},"model":null,"stream":null}'
+    request = gojson.decode(body, ChatRequest)
+    assert request.model == "a"  # null has no effect on a text
+    assert request.stream is None  # and empties a pointer
+    assert request.options == {"seed": 3, "top_k": 2}  # maps are added to
+
+
+def test_each_broken_byte_is_replaced() -> None:
+    assert gojson.decode(b'{"model":"\xe2\x82!"}', ChatRequest).model == "\ufffd\ufffd!"
+
+
+def test_bytes_may_come_as_numbers() -> None:
+    assert gojson.decode(b'{"images":[[104,105],null]}', GenerateRequest).images == [b"hi", b""]
+
+
+def test_unknown_members_may_be_deep() -> None:
+    body = b'{"zzz":' + b"[" * 9000 + b"]" * 9000 + b',"model":"a"}'
+    assert gojson.decode(body, ChatRequest).model == "a"
+
+
+def test_large_whole_numbers_are_rounded_where_anything_goes() -> None:
+    options = gojson.decode(b'{"options":{"seed":9007199254740993}}', ChatRequest).options
+    assert options == {"seed": 9007199254740992.0}

@@ -67,6 +67,6 @@ def test_seeds() -> None:
 
 
 def test_numbers_out_of_reach_do_not_break() -> None:
-    assert merge({"seed": 1e30}).seed == 2**63 - 1
+    assert merge({"seed": 1e30}).seed == -(2**63)  # as Go converts it
     with pytest.raises(LhamaError, match="integer"):
         merge({"seed": float("inf")})

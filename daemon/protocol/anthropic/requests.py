@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from lhama.daemon.protocol.gojson import Custom, OrText
-from lhama.daemon.protocol.types import read_arguments
+from lhama.daemon.protocol.annotations import OrderedMap, OrText
 
 
 class ImageSource(msgspec.Struct):
@@ -28,9 +27,7 @@ class ContentBlock(msgspec.Struct, omit_defaults=True):
     source: ImageSource | None = None
     id: str = ""
     name: str = ""
-    input: Annotated[
-        dict[str, Any] | None, Custom("api.ToolCallFunctionArguments", read_arguments)
-    ] = None
+    input: Annotated[dict[str, Any] | None, OrderedMap()] = None
     tool_use_id: str = ""
     content: Any = None
     thinking: str | None = None

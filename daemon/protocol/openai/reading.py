@@ -12,7 +12,7 @@ import msgspec
 
 from lhama.daemon.durations import quote
 from lhama.daemon.errors import BadRequest, Malformed
-from lhama.daemon.protocol import datauris, gobase64, gojson
+from lhama.daemon.protocol import datauris, gobase64, gojson, govalue
 from lhama.daemon.protocol.openai.requests import (
     ChatCompletionRequest,
     CompletionRequest,
@@ -72,7 +72,7 @@ def completion(request: CompletionRequest) -> GenerateRequest:
     if isinstance(request.stop, list):
         for item in request.stop:
             if not isinstance(item, str):
-                raise Malformed(f"invalid type for 'stop' field: {gojson.type_name(item)}")
+                raise Malformed(f"invalid type for 'stop' field: {govalue.type_name(item)}")
     options = {
         "stop": _stops(request.stop),
         "num_predict": request.max_tokens,
@@ -175,7 +175,7 @@ def _messages(message: Message, conversation: Sequence[Message]) -> list[CoreMes
         core.content = content
         core.tool_name = _tool_name(message, conversation)
     elif message.tool_calls is None:
-        raise Malformed(f"invalid message content type: {gojson.type_name(content)}")
+        raise Malformed(f"invalid message content type: {govalue.type_name(content)}")
     return [core]
 
 

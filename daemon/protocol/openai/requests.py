@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from lhama.daemon.protocol.gojson import GoName
+from lhama.daemon.protocol.annotations import GoName
 from lhama.daemon.protocol.types import Tool
 
 Float32 = Annotated[float, GoName("float32")]

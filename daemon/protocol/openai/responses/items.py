@@ -12,7 +12,7 @@ import msgspec
 
 from lhama.daemon.durations import quote
 from lhama.daemon.errors import Malformed
-from lhama.daemon.protocol import gojson
+from lhama.daemon.protocol import gojson, govalue
 
 
 class Part(msgspec.Struct):
@@ -133,5 +133,5 @@ def _list(value: Any, member: str) -> list[Any]:
         return value
     raise ValueError(
         f"{member} must be a string or array: json: cannot unmarshal "
-        f"{gojson.json_kind(value)} into Go value of type []json.RawMessage"
+        f"{govalue.kind(value)} into Go value of type []json.RawMessage"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from lhama.daemon.errors import Malformed
-from lhama.daemon.protocol import datauris, gojson, types, websearch
+from lhama.daemon.protocol import datauris, gojson, govalue, types, websearch
 from lhama.daemon.protocol.openai import reading
 from lhama.daemon.protocol.openai.responses.items import (
     FunctionCall,
@@ -118,7 +118,7 @@ def _call(item: FunctionCall) -> types.ToolCall:
     if not isinstance(arguments, dict):
         raise Malformed(
             "failed to parse function call arguments: json: cannot unmarshal "
-            f"{gojson.json_kind(arguments)} into Go value of type map[string]interface {{}}"
+            f"{govalue.kind(arguments)} into Go value of type map[string]interface {{}}"
         )
     function = types.ToolCallFunction(name=item.name, arguments=arguments)
     return types.ToolCall(id=item.call_id, function=function)

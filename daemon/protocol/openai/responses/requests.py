@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from lhama.daemon.protocol.gojson import Custom
+from lhama.daemon.protocol.annotations import Custom
 from lhama.daemon.protocol.openai.responses.items import Item, read_input
 
 Input = Annotated[list[Item], Custom("openai.ResponsesInput", read_input)]
