@@ -91,8 +91,9 @@ class Settings:
     https_proxy: str = ""
     no_proxy: str = ""
     """Hosts that are reached without a proxy, separated by commas."""
-    pipeline: bool = True
-    """False: the sequential twin, one half after the other."""
+    pipeline: str = "auto"
+    """``on``: the halves of a step overlap. ``off``: the sequential twin. ``auto``: they overlap
+    unless the model computes on the processor and its first steps are faster without."""
     backend: str = ""
     """Force this backend; empty: the best one that supports the model."""
     blocked_plugins: tuple[str, ...] = ()
@@ -153,7 +154,7 @@ class Settings:
             "http_proxy": read.either("HTTP_PROXY", "http_proxy"),
             "https_proxy": read.either("HTTPS_PROXY", "https_proxy"),
             "no_proxy": read.either("NO_PROXY", "no_proxy"),
-            "pipeline": read.text("LHAMA_PIPELINE").lower() not in ("off", "0", "false", "no"),
+            "pipeline": read.choice("LHAMA_PIPELINE", ("auto", "on", "off")),
             "backend": read.text("LHAMA_BACKEND"),
             "blocked_plugins": tuple("*" if n in ("all", "1") else n for n in blocked),
             "log_format": read.choice("LHAMA_LOG_FORMAT", ("console", "json")),

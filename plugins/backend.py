@@ -209,7 +209,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step, decided by the core. Order of execution: ``kv``, ``admits``, ``rows``."""
+    """One step, decided by the core. Order of execution: ``kv``, ``admits``, ``rows``.
+
+    A slot has one row at most, and the rows come in the order of their slots.
+    """
 
     step: int
     rows: tuple[Row, ...]
@@ -238,6 +241,9 @@ class StepResult:
     rows: tuple[RowResult, ...]
     compute_ns: int = 0
     """Time the device was busy with this step, as well as the engine can tell."""
+    idle_ns: int = -1
+    """Time the device stood idle before this step, where the engine measures it; -1: the core
+    reckons it from when the halves were called."""
 
 
 class PreparedStep(Protocol):
@@ -293,6 +299,9 @@ class Limits:
     token_feed: Literal["device", "host"] = "host"
     """``device``: the engine keeps the sampled token and feeds it to the next step by itself, so
     steps may be enqueued before the last one's result is read. ``host``: the core passes it."""
+    shares_cores: bool = False
+    """The model computes on the processor, so that overlapping takes cores from it: the core tries
+    whether it pays."""
     late_mask: bool = False
     """Rows may be ``masked``."""
     features: frozenset[str] = frozenset()

@@ -20,18 +20,17 @@ _PROBLEMS: Final = {
 
 
 class Context:
-    """Decodes batches and edits the KV cache of one model.
+    """Decodes batches and edits the KV cache of one model: a stream of cells for each slot.
 
-    ``unified``: one buffer holds all sequences' cells; else each sequence has a buffer of its own.
+    ``bridges``: short gaps between busy slots are computed, too (``Batch.bridge``).
     """
 
-    def __init__(self, pointer: Any, vocab: int, slots: int, unified: bool) -> None:
+    def __init__(self, pointer: Any, vocab: int, *, bridges: bool = False) -> None:
         self._pointer = pointer
         self._memory = L.llama_get_memory(pointer)  # None: an encoder, which keeps nothing
+        self._cells: int = L.llama_n_ctx_seq(pointer)
         self._vocab = vocab
-        self._unified = unified
-        self._shared = [0] * slots
-        """Below this position a slot's cells may belong to another slot, too."""
+        self._bridges = bridges
         self._logits_at = 0
         self._logits: npt.NDArray[np.float32] = np.zeros((0, vocab), np.float32)
 
@@ -44,23 +43,13 @@ class Context:
         match operation:
             case Trim(slot, length):
                 self._remove(slot, length, -1)
-                self._shared[slot] = min(self._shared[slot], length)
-            case Copy(source, target, length) if source == target:
-                self.apply(Trim(source, length))
-            case Copy(source, target, length) if not self._unified:
-                L.llama_memory_seq_cp(self._memory, source, target, -1, -1)  # all or nothing
-                self._remove(target, length, -1)
             case Copy(source, target, length):
-                self._remove(target, 0, -1)
-                L.llama_memory_seq_cp(self._memory, source, target, 0, length)
-                self._shared[target] = length
-                self._shared[source] = max(self._shared[source], length)
+                if source != target:
+                    L.llama_memory_seq_cp(self._memory, source, target, -1, -1)  # all or nothing
+                self._remove(target, length, -1)
             case Shift(slot, keep, discard):
                 self._remove(slot, keep, keep + discard)
-                if self._shared[slot] > keep + discard:
-                    self._unshare(slot)
                 L.llama_memory_seq_add(self._memory, slot, keep + discard, -1, -discard)
-                self._shared[slot] = min(self._shared[slot], keep)
 
     def _remove(self, slot: int, start: int, end: int) -> None:
         if not L.llama_memory_seq_rm(self._memory, slot, start, end):
@@ -68,21 +57,18 @@ class Context:
                 f"this model's cache cannot forget positions from {start} on: only all of them"
             )
 
-    def _unshare(self, slot: int) -> None:
-        """Give the slot cells of its own: a cell has one position, for all its sequences."""
-        size = L.llama_state_seq_get_size(self._pointer, slot)
-        state = (ctypes.c_uint8 * size)()
-        L.llama_state_seq_get_data(self._pointer, state, size, slot)
-        self._remove(slot, 0, -1)
-        if not L.llama_state_seq_set_data(self._pointer, state, size, slot):
-            raise BackendError("no room left in the KV cache to shift a shared prompt")
-        self._shared[slot] = 0
-
     def decode(self, batch: Batch) -> None:
         """Start to compute ``batch``; on the processor, finish. Raises ``BackendError``."""
+        fillers = batch.bridge(self._room) if self._bridges else ()
         code = L.llama_decode(self._pointer, batch.struct)
+        for slot, position in fillers:
+            self._remove(slot, position, -1)
         if code:
             self._fail(code)
+
+    def _room(self, slot: int) -> int:
+        position: int = L.llama_memory_seq_pos_max(self._memory, slot) + 1
+        return position if position < self._cells else -1
 
     def encode(self, batch: Batch) -> None:
         """Compute a batch of texts' tokens for ``pooled``. Raises ``BackendError``."""

@@ -1,18 +1,16 @@
-"""One loaded model: batches are prepared here, a thread of its own computes and samples them."""
+"""One loaded model: batches are prepared while llama.cpp computes the one before."""
 
 from __future__ import annotations
 
-import _thread
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import TYPE_CHECKING
 
 from lhama.backends.llamacpp.batch import Batch
 from lhama.backends.llamacpp.context import Context
-from lhama.backends.llamacpp.sampling import RowError, Sampler
+from lhama.backends.llamacpp.pool import SamplerPool
+from lhama.backends.llamacpp.sampling import Sampler
+from lhama.backends.llamacpp.step import ContextThread, Enqueued, Threaded
 from lhama.backends.llamacpp.tokenizer import LlamaTokenizer
 from lhama.plugins.backend import (
     BackendError,
@@ -21,13 +19,9 @@ from lhama.plugins.backend import (
     PreparedStep,
     Residency,
     Row,
-    RowResult,
     StepPlan,
     StepResult,
 )
-
-if TYPE_CHECKING:
-    from lhama.backends.llamacpp.sampling import Logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,65 +35,11 @@ class Prepared:
     masked: bool
 
 
-class Handle:
-    """A step on its way through the context's thread."""
-
-    __slots__ = ("_compute", "_done", "_error", "_masked", "_masks", "_result", "_started")
-
-    def __init__(self, compute: Callable[[Handle], StepResult], masked: bool) -> None:
-        self._compute = compute
-        # A bare lock wakes its waiter in half the time of an Event.
-        self._done = _thread.allocate_lock()
-        self._done.acquire()
-        self._started = _thread.allocate_lock()
-        self._started.acquire()
-        self._masked = _thread.allocate_lock()
-        self._masks: Mapping[int, bytes] = {}
-        if masked:
-            self._masked.acquire()
-        self._result = StepResult(())
-        self._error: BackendError | None = None
-
-    def run(self) -> None:
-        """Compute the step; on the context's thread."""
-        self._started.release()
-        try:
-            self._result = self._compute(self)
-        except BackendError as error:
-            self._error = error
-        except Exception as error:
-            self._error = BackendError(f"llama.cpp backend: {error!r}")
-            self._error.__cause__ = error
-        finally:
-            self._done.release()
-
-    def wait_for_start(self) -> None:
-        """Give the interpreter to the context's thread, which lets go of it to compute.
-
-        Else it would have to wait for it until the caller is done preparing the next step.
-        """
-        self._started.acquire()
-
-    def result(self) -> StepResult:
-        self._done.acquire()
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-    def supply_masks(self, masks: Mapping[int, bytes]) -> None:
-        self._masks = masks
-        self._masked.release()
-
-    def masks(self) -> Mapping[int, bytes]:
-        """Wait for the masks of a plan that has masked rows."""
-        with self._masked:
-            return self._masks
-
-
 class LlamaCppEngine:
     """``lhama.plugins.backend.Engine`` over one ``llama_context``: generates.
 
-    Takes over the context and calls ``free_model`` after it is gone.
+    Takes over the context and calls ``free_model`` after it is gone. ``blocking``: decoding takes
+    as long as the computation, because some of it runs on the processor.
     """
 
     def __init__(
@@ -109,6 +49,8 @@ class LlamaCppEngine:
         limits: Limits,
         residency: Residency,
         free_model: Callable[[], None],
+        *,
+        blocking: bool = True,
     ) -> None:
         self.limits = limits
         self.residency = residency
@@ -116,10 +58,8 @@ class LlamaCppEngine:
         self._context = context
         self._free_model = free_model
         self._batches = (Batch(limits.batch_tokens), Batch(limits.batch_tokens))
-        self._samplers: dict[int, Sampler] = {}
-        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="llama-context", daemon=True)
-        self._thread.start()
+        self._samplers = SamplerPool(parallel=not blocking)
+        self._thread = ContextThread() if blocking else None
 
     # --------------------------------------------------------------------------- the two halves
 
@@ -142,69 +82,59 @@ class LlamaCppEngine:
         )
         return Prepared(plan, batch, samplers, any(row.masked for row in plan.rows))
 
-    def compute_current(self, prepared: PreparedStep, tokens: Sequence[int]) -> Handle:
+    def compute_current(self, prepared: PreparedStep, tokens: Sequence[int]) -> Enqueued | Threaded:
         assert isinstance(prepared, Prepared)
-        step = prepared
-        handle = Handle(lambda handle: self._compute(step, tokens, handle), step.masked)
-        self._work.put(handle.run)
+        step = Step(self._context, self._samplers, prepared, tokens)
+        if self._thread is None:
+            return Enqueued(step)
+        handle = Threaded(step)
+        self._thread.put(handle.run)
         handle.wait_for_start()
         return handle
-
-    def _compute(self, step: Prepared, tokens: Sequence[int], handle: Handle) -> StepResult:
-        for operation in step.plan.kv:
-            self._context.apply(operation)
-        for slot, sampler in step.samplers:
-            self._install(slot, sampler)
-        rows = step.batch.bind(tokens)
-        if not step.batch.struct.n_tokens:
-            return StepResult(())
-        started = time.perf_counter_ns()
-        self._context.decode(step.batch)
-        if not rows:
-            self._context.synchronize()
-            return StepResult((), time.perf_counter_ns() - started)
-        logits = self._context.logits(len(rows))
-        compute_ns = time.perf_counter_ns() - started
-        masks = handle.masks() if step.masked else {}
-        return StepResult(self._sample(rows, logits, masks), compute_ns)
-
-    def _sample(
-        self, rows: Sequence[Row], logits: Logits, masks: Mapping[int, bytes]
-    ) -> tuple[RowResult, ...]:
-        results: list[RowResult] = []
-        for index, row in enumerate(rows):
-            try:
-                mask = masks[row.slot] if row.masked else None
-                token, logprob, top = self._samplers[row.slot].sample(logits[index], mask)
-            except RowError as error:
-                results.append(RowResult(row.slot, row.epoch, 0, error=str(error)))
-            except KeyError:
-                problem = "sampled without a mask" if row.masked else "never admitted"
-                results.append(RowResult(row.slot, row.epoch, 0, error=f"the slot was {problem}"))
-            else:
-                results.append(RowResult(row.slot, row.epoch, token, logprob, top))
-        return tuple(results)
-
-    def _install(self, slot: int, sampler: Sampler) -> None:
-        before = self._samplers.get(slot)
-        if before is not None:
-            before.close()
-        self._samplers[slot] = sampler
 
     def embed(self, inputs: Sequence[Sequence[int]]) -> EmbedHandle:
         raise BackendError("this model does not support embeddings")
 
-    # ----------------------------------------------------------------------- the context's thread
-
-    def _serve(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
-
     def close(self) -> None:
-        self._work.put(None)
-        self._thread.join()
-        for sampler in self._samplers.values():
-            sampler.close()
-        self._samplers.clear()
+        if self._thread is not None:
+            self._thread.close()
+        self._samplers.close()
         self._context.close()
         self._free_model()
+
+
+class Step:
+    """One step's work, in the order the contract gives: cache, admissions, rows."""
+
+    __slots__ = ("_context", "_prepared", "_rows", "_samplers", "_started", "_tokens", "masked")
+
+    def __init__(
+        self, context: Context, samplers: SamplerPool, prepared: Prepared, tokens: Sequence[int]
+    ) -> None:
+        self.masked = prepared.masked
+        self._context = context
+        self._samplers = samplers
+        self._prepared = prepared
+        self._tokens = tokens
+        self._rows: list[Row] = []
+        self._started = 0
+
+    def start(self) -> None:
+        prepared = self._prepared
+        for operation in prepared.plan.kv:
+            self._context.apply(operation)
+        for slot, sampler in prepared.samplers:
+            self._samplers.install(slot, sampler)
+        batch = prepared.batch
+        self._rows = batch.bind(self._tokens)
+        self._started = time.perf_counter_ns()
+        if batch.struct.n_tokens:
+            self._context.decode(batch)
+
+    def finish(self, masks: Mapping[int, bytes]) -> StepResult:
+        if not self._rows:
+            self._context.synchronize()
+            return StepResult((), time.perf_counter_ns() - self._started)
+        logits = self._context.logits(len(self._rows))
+        compute_ns = time.perf_counter_ns() - self._started
+        return StepResult(self._samplers.sample(self._rows, logits, masks), compute_ns)

@@ -102,10 +102,9 @@ def _make_context(
     params.n_ubatch = memory.ubatch_tokens(header, options, offloaded)
     params.n_threads = params.n_threads_batch = options.threads or devices.physical_cores()
     params.type_k = params.type_v = _KV_TYPES[options.kv_type]
-    # One buffer for all sequences makes copying a prefix mere bookkeeping and keeps a mixed step in
-    # one piece. On the processor each has its own, as its sums must not depend on where its
-    # cells lie among the others'.
-    params.kv_unified = offloaded or options.embedding
+    # A stream of cells for each sequence: its sums do not depend on where its cells lie among the
+    # others', attention reads no cell of another's, and CUDA graphs live 256 steps, not 256 tokens.
+    params.kv_unified = options.embedding
     params.swa_full = True  # a cache of the window alone could not be trimmed back
     fused = memory.flash_attention(options, offloaded)
     if fused is not None:
@@ -153,9 +152,11 @@ def _engine(
     residency: Residency,
 ) -> LlamaCppEngine:
     tokenizer = LlamaTokenizer(L.llama_model_get_vocab(model))
-    context = Context(pointer, tokenizer.vocab, options.slots, unified=residency.gpu_layers > 0)
+    trimmable = not (L.llama_model_is_recurrent(model) or L.llama_model_is_hybrid(model))
+    on_device = residency.gpu_layers > L.llama_model_n_layer(model)
+    context = Context(pointer, tokenizer.vocab, bridges=on_device and trimmable)
     features = set[str]()
-    if not (L.llama_model_is_recurrent(model) or L.llama_model_is_hybrid(model)):
+    if trimmable:
         features.add("copy")
         if context.can_shift:
             features.add("shift")
@@ -165,10 +166,18 @@ def _engine(
         batch_tokens=memory.batch_tokens(header, options),
         vocab=tokenizer.vocab,
         token_feed="host",
+        shares_cores=not on_device,
         late_mask=True,
         features=frozenset(features),
     )
-    return LlamaCppEngine(context, tokenizer, limits, residency, lambda: L.llama_model_free(model))
+    return LlamaCppEngine(
+        context,
+        tokenizer,
+        limits,
+        residency,
+        lambda: L.llama_model_free(model),
+        blocking=not on_device,
+    )
 
 
 def _embedder(
@@ -179,7 +188,7 @@ def _embedder(
     residency: Residency,
 ) -> LlamaCppEmbedder:
     tokenizer = LlamaTokenizer(L.llama_model_get_vocab(model))
-    context = Context(pointer, tokenizer.vocab, memory.EMBEDDING_TEXTS, unified=True)
+    context = Context(pointer, tokenizer.vocab)
     ranks = L.llama_pooling_type(pointer) == L.LLAMA_POOLING_TYPE_RANK
     limits = Limits(
         slots=memory.EMBEDDING_TEXTS,

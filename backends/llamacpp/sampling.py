@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lhama.backends.llamacpp.library import L, np
+from lhama.backends.llamacpp.topk import top
 from lhama.plugins.backend import Sampling
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     Logits = npt.NDArray[np.float32]
     Ids = npt.NDArray[np.intp]
 
+Drawn = tuple[int, float | None, tuple[tuple[int, float], ...]]
+"""A token, its log-probability and the alternatives', where they were asked for."""
+
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-_STRIDE = 64
-"""Top-k compares the maxima of this many-element groups first."""
 
 
 class RowError(Exception):
@@ -60,41 +62,50 @@ class Sampler:
         if self._chain is not None:
             self._chain.close()
 
-    def sample(
-        self, row: Logits, mask: bytes | None = None
-    ) -> tuple[int, float | None, tuple[tuple[int, float], ...]]:
-        """The token drawn from ``row`` (float32, [vocab], overwritten), its log-probability and
-        the alternatives'. Raises ``RowError`` where the logits or the mask leave no token."""
+    @property
+    def candidates(self) -> int:
+        """How many of the largest logits ``draw`` looks at; 0: it needs no such search."""
+        return 0 if self._chain is None or self._top_k == self._vocab else self._top_k
+
+    def sample(self, row: Logits, mask: bytes | None = None) -> Drawn:
+        """``edit``, the search and ``draw`` for a row of its own. Raises ``RowError``."""
+        raw = self.edit(row, mask)
+        ids = top(row, self.candidates) if self.candidates else None
+        return self.draw(row, raw, ids, masked=mask is not None)
+
+    def edit(self, row: Logits, mask: bytes | None) -> Logits:
+        """Apply penalties and mask to ``row`` (float32, [vocab]) in place.
+
+        Returns the logits as the model gave them, where log-probabilities will be asked for.
+        """
         raw = row
         if self._logprobs >= 0 and (mask is not None or self._penalties is not None):
-            row = row.copy()
+            raw = row.copy()
         if self._penalties is not None:
             self._penalties.apply(row)
         if mask is not None:
             row[~unpack(mask, self._vocab)] = -np.inf
-        token = self._greedy_token(row) if self._chain is None else self._drawn_token(row, mask)
+        return raw
+
+    def draw(self, row: Logits, raw: Logits, ids: Ids | None, *, masked: bool) -> Drawn:
+        """The token drawn from the edited row; ``ids``: its ``candidates`` largest, largest first.
+
+        Raises ``RowError`` where the logits or the mask leave no token.
+        """
+        if self._chain is None:
+            token = int(row.argmax())  # a NaN counts as the largest
+            _check(float(row[token]))
+        else:
+            _check(float(row.max() if ids is None else row[ids[0]]))
+            if masked:  # some stages take the logarithm of a forbidden token's 0
+                allowed = row > -np.inf if ids is None else row[ids] > -np.inf
+                ids = np.flatnonzero(allowed) if ids is None else ids[allowed]
+            token = self._chain.draw(row, ids, ordered=self.candidates > 0)
         if self._penalties is not None:
             self._penalties.accept(token)
         if self._logprobs < 0:
             return token, None, ()
         return token, *logprobs(raw, token, self._logprobs)
-
-    def _greedy_token(self, row: Logits) -> int:
-        token = int(row.argmax())  # a NaN counts as the largest
-        _check(float(row[token]))
-        return token
-
-    def _drawn_token(self, row: Logits, mask: bytes | None) -> int:
-        assert self._chain is not None
-        if self._top_k < self._vocab:
-            ids = top(row, self._top_k)
-            _check(float(row[ids[0]]))
-        else:
-            _check(float(row.max()))
-            ids = None
-        if mask is not None:  # some stages take the logarithm of a forbidden token's 0
-            ids = np.flatnonzero(row > -np.inf) if ids is None else ids[row[ids] > -np.inf]
-        return self._chain.draw(row, ids, ordered=self._top_k < self._vocab)
 
 
 class Penalties:
@@ -194,25 +205,6 @@ def _stages(sampling: Sampling) -> list[Any]:
     # 0xFFFFFFFF would make llama.cpp draw a seed of its own.
     stages.append(L.llama_sampler_init_dist(sampling.seed % 0xFFFFFFFF))
     return stages
-
-
-def top(row: Logits, count: int) -> Ids:
-    """The ``count`` largest of ``row``, largest first; equal ones by index.
-
-    Exact: split the row into groups; the count-th largest of the groups' maxima is not above the
-    count-th largest element, so everything in question is at or above it. A partition of the whole
-    row takes three times as long. A NaN comes first.
-    """
-    groups = len(row) // _STRIDE
-    if count > groups:
-        return np.argsort(-row, kind="stable")[:count]
-    end = groups * _STRIDE
-    maxima = row[:end].reshape(_STRIDE, groups).max(axis=0)  # a group is a column
-    maxima.partition((groups - count, groups - 1))  # a NaN goes last
-    if math.isnan(maxima[-1]) or (end < len(row) and np.isnan(row[end:]).any()):
-        return np.flatnonzero(np.isnan(row))[:1]
-    found: Ids = (row >= maxima[groups - count]).nonzero()[0]
-    return found[(-row[found]).argsort(kind="stable")[:count]]
 
 
 def logprobs(

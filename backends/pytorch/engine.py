@@ -67,6 +67,7 @@ class PyTorchEngine:
             batch_tokens=batch_tokens,
             vocab=tokenizer.vocab,
             token_feed=token_feed or ("device" if on_cuda else "host"),
+            shares_cores=device.type == "cpu",
             late_mask=True,
             features=frozenset(("copy",)),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import socket
 import sys
@@ -17,9 +18,10 @@ from lhama.daemon.prompt.build import ModelFacts
 from lhama.daemon.runner.batcher import Batcher
 from lhama.daemon.runner.embedding import EmbeddingLine
 from lhama.daemon.runner.emitter import Emitter
-from lhama.daemon.runner.pipeline import Order, Pipeline
+from lhama.daemon.runner.pipeline import Pipeline
 from lhama.daemon.runner.service import EmbeddingService, Sender, Service
 from lhama.daemon.runner.texts import TextFacts
+from lhama.daemon.runner.trial import Order, Trial
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import Load, Loaded, LoadFailed, LoadProgress, Shutdown, ToRunner
 from lhama.plugins.backend import BackendError, Engine, OutOfMemory
@@ -66,17 +68,18 @@ def load_engine(load: Load, send: Sender) -> Engine:
 def serve(load: Load, engine: Engine, frames: Frames, send: Sender) -> None:
     """Run the model's line on this thread and the wire on another, until told to stop."""
     limits, residency = engine.limits, engine.residency
-    order: Order = limits.token_feed if load.pipeline else "off"
+    order: Order = "off" if load.pipeline == "off" else limits.token_feed
     embeds = "embed" in limits.features
     text_facts = TextFacts.read(load.model.weights)
     line: Pipeline | EmbeddingLine
     service: Service | EmbeddingService
     if embeds:
-        line = EmbeddingLine(engine, send, overlapped=load.pipeline)
+        line = EmbeddingLine(engine, send, overlapped=order != "off")
         service = EmbeddingService(engine, text_facts, line, send)
     else:
         batcher = Batcher(limits, engine.tokenizer.end_tokens)
-        line = Pipeline(engine, batcher, Emitter(send), order)
+        trial = Trial(order) if load.pipeline == "auto" and limits.shares_cores else None
+        line = Pipeline(engine, batcher, Emitter(send), order, trial)
         service = Service(engine, ModelFacts.read(load.model.weights), text_facts, line, send)
     reader = threading.Thread(target=read, args=(frames, service), name="wire", daemon=True)
     reader.start()
@@ -113,10 +116,14 @@ class Frames:
         self._connection = connection
         self._decoder = codec.runner_side()
         self._ready: list[ToRunner] = []
+        self._readable = select.poll()
+        self._readable.register(connection, select.POLLIN)
 
     def next(self) -> ToRunner | None:
         """The next message; ``None`` when the daemon has closed the connection."""
         while not self._ready:
+            # recv alone would be woken each time the daemon reads what was sent to it.
+            self._readable.poll()
             try:
                 data = self._connection.recv(RECEIVE)
             except ConnectionError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass
+from operator import attrgetter
 
 from lhama.daemon.runner.sequence import Sequence, Slot, Submission
 from lhama.plugins.backend import (
@@ -26,7 +27,7 @@ from lhama.plugins.backend import (
 )
 
 COPY_GAIN = 32
-"""Tokens a cached prefix in another slot must save to be worth a copy."""
+"""Tokens a cached prefix must save to be worth a copy, or a slot far from the busy ones."""
 
 MIXED_SHARE = 4
 """While answers are being generated, prompts get 1/4 of a step, so that tokens keep flowing."""
@@ -63,8 +64,12 @@ class Batcher:
         return not self._running and not self._waiting
 
     @property
-    def active(self) -> int:
-        return len(self._running) + len(self._waiting)
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     @property
     def steps(self) -> int:
@@ -107,6 +112,7 @@ class Batcher:
             budget -= len(rows[-1].tokens)
         if not rows:
             return None
+        rows.sort(key=_slot)
         self._step += 1
         return StepPlan(self._step, tuple(rows), tuple(kv), tuple(admits))
 
@@ -151,13 +157,21 @@ class Batcher:
     # --------------------------------------------------------------------------------------- slots
 
     def _choose_slot(self) -> Slot | None:
-        """The free slot whose cache serves the next request best; the oldest among equals."""
-        busy = {sequence.slot for sequence in self._running}
+        """The free slot whose cache serves the next request clearly best; else one beside the busy
+        ones (engines compute neighbours together), then by the cache again, then the oldest."""
+        busy = [sequence.slot for sequence in self._running]
         free = [slot for slot in self._slots if slot.index not in busy]
         if not free:
             return None
         prompt = self._waiting[0].tokens
-        return max(free, key=lambda slot: (common_prefix(slot.cached, prompt), -slot.used_at))
+
+        def worth(slot: Slot) -> tuple[int, int, int, int]:
+            reused = common_prefix(slot.cached, prompt)
+            inside = bool(busy) and min(busy) < slot.index < max(busy)
+            distance = 0 if inside else min((abs(slot.index - b) for b in busy), default=0)
+            return reused // COPY_GAIN, -distance, reused, -slot.used_at
+
+        return max(free, key=worth)
 
     def _admit(
         self, request: Submission, slot: Slot, kv: list[KvOp], admits: list[Admit]
@@ -286,6 +300,9 @@ class Batcher:
         """What happened since the last call, in order."""
         news, self._news = self._news, []
         return news
+
+
+_slot = attrgetter("slot")
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:

@@ -14,7 +14,7 @@ from itertools import groupby
 
 from lhama.daemon.runner.failure import failure
 from lhama.daemon.runner.pipeline import Cancelled
-from lhama.daemon.wire.messages import Embedded, FromRunner
+from lhama.daemon.wire.messages import Counters, Embedded, FromRunner, Observe, Observed
 from lhama.plugins.backend import EmbedHandle, Engine
 
 Send = Callable[[FromRunner], None]
@@ -98,6 +98,13 @@ class EmbeddingLine:
     def active(self) -> int:
         """Requests taken in and not answered."""
         return len(self._requests)
+
+    def observed(self, request: Observe) -> Observed:
+        """What the line has done so far; its steps leave no spans."""
+        waiting = len(self._waiting)
+        running = len(self._requests) - waiting
+        order = "host" if self._overlapped else "off"
+        return Observed(request.id, order, "", running, waiting, Counters(steps=self._steps), [])
 
     def run(self) -> None:
         """Run until closed. A step in flight is finished first, so the engine may be closed."""

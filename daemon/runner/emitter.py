@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
 
 from lhama.daemon.runner.answer import join
@@ -25,45 +25,69 @@ class Emitter:
 
         Whatever goes wrong with one request's text ends that request and no other.
         """
-        frame: dict[int, list[Delta]] = {}
-        failures: dict[int, Failed] = {}
+        deltas: dict[int, Delta] = {}
+        failures: dict[int, str] = {}
         for item in news:
             request_id = item.sequence.request.id
             if request_id in failures:
                 continue
+            if item.error:
+                failures[request_id] = item.error
+                continue
             try:
-                deltas = frame.setdefault(request_id, [])
-                if item.error:
-                    failures[request_id] = Failed(request_id, item.error)
-                else:
-                    self._add(deltas, item, stopped)
-                    codec.encode(Step(deltas))  # what a model says may not fit the wire
-            except Exception as error:
-                traceback.print_exception(error)
+                for delta in self._say(item, stopped):
+                    before = deltas.get(request_id)
+                    deltas[request_id] = delta if before is None else join(before, delta)
+            except Exception as problem:
                 stopped(item.sequence)
-                frame.pop(request_id, None)
-                failures[request_id] = Failed(request_id, f"the answer is unreadable: {error}")
-        if any(frame.values()):
-            self._send(Step([delta for deltas in frame.values() for delta in deltas]))
-        for failure in failures.values():
-            self._send(failure)
+                deltas.pop(request_id, None)
+                failures[request_id] = _unreadable(problem)
+        if deltas:
+            self._send_frame(deltas, news, failures, stopped)
+        for request_id, failure in failures.items():
+            self._send(Failed(request_id, failure))
 
-    def _add(self, deltas: list[Delta], item: News, stopped: Callable[[Sequence], None]) -> None:
-        answer = item.sequence.request.answer
+    def _say(self, item: News, stopped: Callable[[Sequence], None]) -> Iterator[Delta]:
+        """What one token, or the end, has the client know."""
+        sequence, answer = item.sequence, item.sequence.request.answer
         if answer.stopped():
             return  # its end was sent; this token came after it
-        if item.row is None:
-            self._end(deltas, item.sequence, item.end)
-            return
-        _append(deltas, answer.feed(item.row))
-        if answer.stopped():
-            stopped(item.sequence)
-            self._end(deltas, item.sequence, "stop")
+        if item.row is not None:
+            delta = answer.feed(item.row)
+            if delta is not None:
+                yield delta
+            if not answer.stopped():
+                return
+            stopped(sequence)
+        rest = answer.flush()
+        if rest is not None:
+            yield rest
+        yield Delta(answer.id, done=done(sequence, item.end or "stop"))
 
-    def _end(self, deltas: list[Delta], sequence: Sequence, reason: str) -> None:
-        answer = sequence.request.answer
-        _append(deltas, answer.flush())
-        deltas.append(Delta(answer.id, done=done(sequence, reason)))
+    def _send_frame(
+        self,
+        deltas: dict[int, Delta],
+        news: Items[News],
+        failures: dict[int, str],
+        stopped: Callable[[Sequence], None],
+    ) -> None:
+        try:
+            self._send(Step(list(deltas.values())))
+            return
+        except codec.Unsendable:
+            pass  # what a model says may not fit the wire: find out whose it is
+        sequences = {item.sequence.request.id: item.sequence for item in news}
+        for request_id, delta in deltas.items():
+            try:
+                self._send(Step([delta]))
+            except codec.Unsendable as problem:
+                stopped(sequences[request_id])
+                failures[request_id] = _unreadable(problem)
+
+
+def _unreadable(error: Exception) -> str:
+    traceback.print_exception(error)
+    return f"the answer is unreadable: {error}"
 
 
 def done(sequence: Sequence, reason: str) -> Done:
@@ -78,13 +102,3 @@ def done(sequence: Sequence, reason: str) -> Done:
         cached_tokens=sequence.cached_tokens,
         truncated_tokens=sequence.request.answer.truncated_tokens,
     )
-
-
-def _append(deltas: list[Delta], delta: Delta | None) -> None:
-    """Add a delta, joined to the same request's one before it."""
-    if delta is None:
-        return
-    if deltas and deltas[-1].id == delta.id and deltas[-1].done is None:
-        deltas[-1] = join(deltas[-1], delta)
-    else:
-        deltas.append(delta)

@@ -14,14 +14,24 @@ import queue
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from time import monotonic_ns
 
 from lhama.daemon.runner.batcher import Batcher
 from lhama.daemon.runner.emitter import Emitter
 from lhama.daemon.runner.sequence import Submission
+from lhama.daemon.runner.spans import Span, Spans
+from lhama.daemon.runner.trial import Order, Trial
+from lhama.daemon.wire.messages import Observe, Observed
 from lhama.plugins.backend import DROPPED, Engine, PreparedStep, StepHandle, StepPlan
 
-Order = Literal["device", "host", "off"]
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A step that is prepared and not started."""
+
+    plan: StepPlan
+    prepared: PreparedStep
+    span: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,7 @@ class Flight:
 
     plan: StepPlan
     prepared: PreparedStep
+    span: Span
     handle: StepHandle
 
 
@@ -43,20 +54,33 @@ Inbox = queue.SimpleQueue[Submission | Cancelled | None]
 
 
 class Pipeline:
-    """Runs steps until closed. One thread runs it; everything else reaches it by ``inbox``."""
+    """Runs steps until closed. One thread runs it; everything else reaches it by ``inbox``.
 
-    def __init__(self, engine: Engine, batcher: Batcher, emitter: Emitter, order: Order) -> None:
+    ``trial``, if given, chooses between ``order`` and ``off`` by what the first steps take.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        batcher: Batcher,
+        emitter: Emitter,
+        order: Order,
+        trial: Trial | None = None,
+    ) -> None:
         self.inbox: Inbox = queue.SimpleQueue()
+        self.order = order
+        self.trial = trial
+        self.spans = Spans()
         self._engine = engine
         self._batcher = batcher
         self._emitter = emitter
         self._closing = False
-        orders: dict[Order, Callable[[Flight | None], Flight | None]] = {
+        self._orders: dict[Order, Callable[[Flight | None], Flight | None]] = {
             "device": self._device,
             "host": self._host,
             "off": self._off,
         }
-        self._advance = orders[order]
+        self._last_commit = 0
 
     @property
     def progress(self) -> int:
@@ -66,66 +90,92 @@ class Pipeline:
     @property
     def active(self) -> int:
         """Requests taken in and not answered."""
-        return self._batcher.active
+        return self._batcher.running + self._batcher.waiting
+
+    def observed(self, request: Observe) -> Observed:
+        """What the line has done so far; read from another thread."""
+        return Observed(
+            request.id,
+            self.order,
+            self.trial.verdict if self.trial is not None else "",
+            self._batcher.running,
+            self._batcher.waiting,
+            self.spans.counters(),
+            self.spans.latest(request.steps),
+        )
 
     def run(self) -> None:
         """Run until closed. A step in flight is finished first, so the engine may be closed."""
         flight: Flight | None = None
         while not self._closing or flight is not None:
             self._take_in(wait=flight is None and self._batcher.idle)
-            flight = self._advance(flight)
+            flight = self._orders[self.order](flight)
+            if flight is None and self.trial is not None:
+                self.order = self.trial.order
+
+    @property
+    def _draining(self) -> bool:
+        """Whether the step in flight is the last, or the last of its order."""
+        return self._closing or (self.trial is not None and self.trial.order != self.order)
 
     # --------------------------------------------------------------------------------- the orders
 
     def _off(self, flight: Flight | None) -> None:
         """The sequential twin: nothing is in flight between two calls."""
-        step = self._prepare(None)
-        flight = self._compute(*step) if step is not None else None
+        flight = self._compute(self._prepare(None))
         self._mask(flight)
         self._commit(flight)
-        self._emit()
+        self._emit(flight)
 
     def _host(self, flight: Flight | None) -> Flight | None:
         """The core passes tokens on: prepare N+1, wait for N, bind its tokens, start N+1."""
-        step = self._prepare(flight)
+        draft = self._prepare(flight)
         self._commit(flight)
-        following = self._compute(*step) if step is not None else None
+        following = self._compute(draft)
         self._mask(following)
-        self._emit()
+        self._emit(flight)
         return following
 
     def _device(self, flight: Flight | None) -> Flight | None:
         """The device passes tokens on: N+1 is enqueued before N's result is read."""
-        step = self._prepare(flight)
-        following = self._compute(*step) if step is not None else None
+        following = self._compute(self._prepare(flight))
         self._commit(flight)
         self._mask(following)
-        self._emit()
+        self._emit(flight)
         return following
 
     # ---------------------------------------------------------------------------------- the verbs
 
-    def _prepare(self, flight: Flight | None) -> tuple[StepPlan, PreparedStep] | None:
+    def _prepare(self, flight: Flight | None) -> Draft | None:
         """Plan and build the next step on the CPU; ``None`` if there is nothing to compute."""
-        if self._closing:
+        if self._draining:
             return None
+        began = monotonic_ns()
         plan = self._batcher.plan()
         if plan is None:
             return None
+        span = self.spans.begin(plan, began)
         try:
             prepared = self._engine.prepare_next(plan, flight.prepared if flight else None)
         except Exception as error:
             self._fail(plan, error)
             return None
-        return plan, prepared
+        span.prepared = monotonic_ns()
+        return Draft(plan, prepared, span)
 
-    def _compute(self, plan: StepPlan, prepared: PreparedStep) -> Flight | None:
+    def _compute(self, draft: Draft | None) -> Flight | None:
         """Start a prepared step, unless everything in it has ended meanwhile."""
+        if draft is None:
+            return None
+        plan, span = draft.plan, draft.span
         try:
             tokens = self._batcher.tokens_for(plan)
             if not plan.kv and all(token == DROPPED for token in tokens):
                 return None
-            return Flight(plan, prepared, self._engine.compute_current(prepared, tokens))
+            span.enqueue = monotonic_ns()
+            handle = self._engine.compute_current(draft.prepared, tokens)
+            span.enqueued = monotonic_ns()
+            return Flight(plan, draft.prepared, span, handle)
         except Exception as error:
             self._fail(plan, error)
             return None
@@ -134,21 +184,31 @@ class Pipeline:
         """Wait for a step and take in its results."""
         if flight is None:
             return
+        span = flight.span
+        span.wait = monotonic_ns()
         try:
             result = flight.handle.result()
         except Exception as error:
             self._fail(flight.plan, error)
-        else:
-            self._batcher.commit(flight.plan, result)
+            return
+        span.ready = monotonic_ns()
+        self._batcher.commit(flight.plan, result)
+        span.committed = monotonic_ns()
+        self.spans.end(span, result)
+        if self.trial is not None and self._last_commit and not span.prompt_tokens:
+            self.trial.took(span.rows, span.committed - self._last_commit)
+        self._last_commit = span.committed
 
     def _mask(self, flight: Flight | None) -> None:
         """Late masks: the forward pass runs while the grammars look at the last token."""
         if flight is not None and any(row.masked for row in flight.plan.rows):
             flight.handle.supply_masks(self._batcher.masks_for(flight.plan))
 
-    def _emit(self) -> None:
+    def _emit(self, flight: Flight | None) -> None:
         """Turn what was committed into text and send it, while the device computes."""
         self._emitter.emit(self._batcher.take_news(), self._batcher.stopped)
+        if flight is not None:
+            flight.span.emitted = monotonic_ns()
 
     def _fail(self, plan: StepPlan, error: Exception) -> None:
         traceback.print_exception(error)
@@ -158,6 +218,9 @@ class Pipeline:
 
     def _take_in(self, *, wait: bool) -> None:
         """Take everything that has come; ``wait`` until something does."""
+        if wait:
+            self.spans.rest()
+            self._last_commit = 0
         while wait or not self.inbox.empty():
             wait = False
             match self.inbox.get():

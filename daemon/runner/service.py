@@ -28,6 +28,7 @@ from lhama.daemon.wire.messages import (
     Failed,
     FromRunner,
     Generate,
+    Observe,
     Ping,
     Pong,
     Rank,
@@ -192,5 +193,7 @@ def control(message: ToRunner, line: Pipeline | EmbeddingLine, send: Sender) -> 
             line.inbox.put(Cancelled(request_id))
         case Ping(id=ping_id):
             send(Pong(ping_id, line.progress, line.active))
+        case Observe():
+            send(line.observed(message))
         case Shutdown():
             line.inbox.put(None)

@@ -17,14 +17,21 @@ _encoder = msgspec.msgpack.Encoder()
 M = TypeVar("M")
 
 
+class Unsendable(ValueError):
+    """A message holds what the wire cannot carry."""
+
+
 class FrameError(Exception):
     """The other side sent bytes that are no frame; the connection cannot be used any more."""
 
 
 def encode(message: ToRunner | FromRunner) -> bytes:
-    """One message as one frame."""
+    """One message as one frame. Raises ``Unsendable``: a lone surrogate, too large a number."""
     buffer = bytearray(_LENGTH)
-    _encoder.encode_into(message, buffer, _LENGTH)
+    try:
+        _encoder.encode_into(message, buffer, _LENGTH)
+    except (ValueError, TypeError, OverflowError, RecursionError) as e:
+        raise Unsendable(str(e)) from e
     buffer[:_LENGTH] = (len(buffer) - _LENGTH).to_bytes(_LENGTH, "little")
     return bytes(buffer)
 

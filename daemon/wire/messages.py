@@ -75,7 +75,8 @@ class Load(msgspec.Struct, tag="load"):
     backend: str
     model: ModelFiles
     options: LoadOptions
-    pipeline: bool = True
+    pipeline: str = "auto"
+    """``auto``, ``on`` or ``off``, as the setting."""
     blocked_plugins: list[str] = []
 
 
@@ -139,11 +140,18 @@ class Ping(msgspec.Struct, tag="ping"):
     id: int
 
 
+class Observe(msgspec.Struct, tag="observe"):
+    """Answered by ``Observed``: what the pipeline has done, and its last ``steps`` steps."""
+
+    id: int
+    steps: int = 0
+
+
 class Shutdown(msgspec.Struct, tag="shutdown"):
     pass
 
 
-ToRunner = Load | Generate | Render | Embed | Rank | Cancel | Ping | Shutdown
+ToRunner = Load | Generate | Render | Embed | Rank | Cancel | Ping | Observe | Shutdown
 
 # ----------------------------------------------------------------------------- runner → daemon
 
@@ -249,4 +257,52 @@ class Pong(msgspec.Struct, tag="pong"):
     """Requests not answered yet."""
 
 
-FromRunner = LoadProgress | Loaded | LoadFailed | Step | Failed | Rendered | Embedded | Pong
+GAP_BOUNDS = tuple(n * 1000 for n in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000))
+"""Upper bounds of the gap histogram's buckets, in nanoseconds; the last bucket has none."""
+
+
+class Counters(msgspec.Struct):
+    """Sums over all steps since the model was loaded; times in nanoseconds."""
+
+    steps: int = 0
+    rows: int = 0
+    tokens: int = 0
+    """Sampled."""
+    prompt_tokens: int = 0
+    """Computed, not found in the cache."""
+    device_ns: int = 0
+    gap_ns: int = 0
+    """Time the device stood idle though there was work."""
+    gaps: list[int] = []
+    """Steps by the gap before them; bounds in ``GAP_BOUNDS``."""
+
+
+class StepSpan(msgspec.Struct, array_like=True):
+    """One step on the assembly line; ``times`` in nanoseconds of the runner's monotonic clock."""
+
+    step: int
+    rows: int
+    tokens: int
+    prompt_tokens: int
+    times: list[int]
+    """Begin and end of prepare, begin and end of enqueue, begin of the wait, result read,
+    committed, emitted; 0 where it did not come there."""
+    device_ns: int
+    gap_ns: int
+
+
+class Observed(msgspec.Struct, tag="observed"):
+    id: int
+    order: str
+    """``device``, ``host`` or ``off``: the order in use now."""
+    verdict: str
+    """Why, where the runner has compared the orders; empty before."""
+    running: int
+    waiting: int
+    counters: Counters
+    spans: list[StepSpan]
+
+
+FromRunner = (
+    LoadProgress | Loaded | LoadFailed | Step | Failed | Rendered | Embedded | Pong | Observed
+)

@@ -103,7 +103,7 @@ class Core:
                 rows.append(Row(s.slot, 1, s.position))
                 s.position += 1
                 s.scheduled += 1
-        return tuple(rows)
+        return tuple(sorted(rows, key=lambda row: row.slot))
 
     def take(
         self, handle: StepHandle, streams: Sequence[Stream], last: dict[int, RowResult]

@@ -15,8 +15,11 @@ pytest.importorskip("llama_cpp")
 from llamacpp_core import GREEDY, Core, Stream
 
 from lhama.backends.llamacpp.backend import LlamaCppBackend
+from lhama.backends.llamacpp.batch import Batch
+from lhama.backends.llamacpp.engine import LlamaCppEngine
 from lhama.backends.llamacpp.library import np
 from lhama.plugins.backend import (
+    DROPPED,
     Admit,
     BackendError,
     Copy,
@@ -330,3 +333,38 @@ import lhama.backends.llamacpp.loader
 assert order[0] == "llama_cpp" and "numpy" in order, order
 """
     subprocess.run([sys.executable, "-P", "-c", script], check=True)
+
+
+def test_idle_slots_between_busy_ones_are_bridged_and_left_as_they_were(
+    engine: LlamaCppEngine,
+    prompts: list[list[int]],
+    alone: list[list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows computed in vain (``Batch.bridge``) change no answer and no idle slot's cache."""
+    monkeypatch.setattr(engine._context, "_bridges", True)
+    core = Core(engine)
+    core.run(Stream(4, prompts[4][:-1], 1), kv=ALL)  # slot 4 holds something, 1 to 3 nothing
+    streams = [Stream(slot, prompts[slot], 24) for slot in (0, 5, 7)]
+    kv = [Trim(slot, 0) for slot in (0, 5, 7)]
+    assert core.run(*streams, kv=kv) == [alone[slot] for slot in (0, 5, 7)]
+    kept = len(prompts[4]) - 1
+    assert core.run(Stream(4, prompts[4], 24, start=kept), kv=[Trim(4, kept)]) == [alone[4]]
+
+
+def test_gaps_are_bridged_where_they_are_short_and_have_room() -> None:
+    batch = Batch(64)
+    rows = (Row(0, 1, 9), Row(2, 1, 3, (5, 6, 7)), Row(3, 1, 8, (4,)), Row(14, 1, 2))
+    batch.fill(rows)
+    assert batch.bind([11, 0, 0, 12]) == list(rows)
+    assert batch.bridge(lambda slot: 40 + slot) == [(1, 41)]  # 4 to 13 are too many
+    count = batch.struct.n_tokens
+    assert batch.sequence[:count].tolist() == [0, 1, 2, 2, 2, 3, 14]
+    assert batch.position[:count].tolist() == [9, 41, 3, 4, 5, 8, 2]
+    assert batch.token[:count].tolist() == [11, 0, 5, 6, 7, 4, 12]
+    assert batch.output[:count].tolist() == [1, 0, 0, 0, 1, 1, 1]
+
+    batch.fill(rows)
+    assert batch.bind([11, 0, DROPPED, 12]) == [rows[0], rows[1], rows[3]]
+    assert batch.bridge(lambda slot: -1) == []  # a full slot cannot take one more
+    assert batch.struct.n_tokens == 5

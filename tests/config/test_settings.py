@@ -108,7 +108,7 @@ def test_an_origin_that_can_never_match_stops_the_start() -> None:
 def test_flags_win_over_the_environment() -> None:
     environ = {"OLLAMA_HOST": "1.2.3.4:1", "LHAMA_PIPELINE": "off"}
     settings = Settings.from_environment(environ, port=99, pipeline=None)
-    assert (settings.host, settings.port, settings.pipeline) == ("1.2.3.4", 99, False)
+    assert (settings.host, settings.port, settings.pipeline) == ("1.2.3.4", 99, "off")
 
 
 def test_plugins_can_be_left_out() -> None:

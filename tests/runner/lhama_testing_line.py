@@ -13,6 +13,7 @@ from lhama.daemon.runner.batcher import Batcher
 from lhama.daemon.runner.emitter import Emitter
 from lhama.daemon.runner.pipeline import Cancelled, Order, Pipeline
 from lhama.daemon.runner.sequence import Submission
+from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import Done, Failed, FromRunner, Prompt, Step
 from lhama.plugins.backend import Engine, LoadOptions, Sampling, StepPlan
 
@@ -97,6 +98,7 @@ class Line:
         self.engine.close()
 
     def _receive(self, message: FromRunner) -> None:
+        codec.encode(message)  # raises what the wire cannot carry
         if isinstance(message, Failed):
             received = self.received[message.id]
             received.error = message.message

@@ -1,0 +1,128 @@
+"""A step on its way: in the caller's thread where decoding only enqueues, else in one of its own."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections.abc import Callable, Mapping
+from queue import SimpleQueue
+from typing import Protocol
+
+from lhama.plugins.backend import BackendError, StepResult
+
+
+class Work(Protocol):
+    """The two ends of a step, run in this order and by one thread."""
+
+    masked: bool
+
+    def start(self) -> None:
+        """Edit the cache, bind the tokens, decode."""
+        ...
+
+    def finish(self, masks: Mapping[int, bytes]) -> StepResult:
+        """Wait for the logits and sample them."""
+        ...
+
+
+class Enqueued:
+    """A step that runs on the device by itself: the caller waits for it when it wants the result.
+
+    No other thread means no handing over, which takes as long as some small models' steps wait.
+    """
+
+    __slots__ = ("_masks", "_work")
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._masks: Mapping[int, bytes] = {}
+        work.start()
+
+    def result(self) -> StepResult:
+        return _in_words(lambda: self._work.finish(self._masks))
+
+    def supply_masks(self, masks: Mapping[int, bytes]) -> None:
+        self._masks = masks
+
+
+class Threaded:
+    """A step whose decoding blocks: the context's thread does it while the caller goes on."""
+
+    __slots__ = ("_done", "_error", "_masked", "_masks", "_result", "_started", "_work")
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        # A bare lock wakes its waiter in half the time of an Event.
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+        self._started = _thread.allocate_lock()
+        self._started.acquire()
+        self._masked = _thread.allocate_lock()
+        self._masks: Mapping[int, bytes] = {}
+        if work.masked:
+            self._masked.acquire()
+        self._result = StepResult(())
+        self._error: BackendError | None = None
+
+    def run(self) -> None:
+        """Compute the step; on the context's thread."""
+        self._started.release()
+        try:
+            self._result = _in_words(self._compute)
+        except BackendError as error:
+            self._error = error
+        finally:
+            self._done.release()
+
+    def _compute(self) -> StepResult:
+        self._work.start()
+        with self._masked:
+            return self._work.finish(self._masks)
+
+    def wait_for_start(self) -> None:
+        """Give the interpreter to the context's thread, which lets go of it to compute.
+
+        Else it would have to wait for it until the caller is done preparing the next step.
+        """
+        self._started.acquire()
+
+    def result(self) -> StepResult:
+        self._done.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def supply_masks(self, masks: Mapping[int, bytes]) -> None:
+        self._masks = masks
+        self._masked.release()
+
+
+class ContextThread:
+    """A thread that runs what it is given, in order."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="llama-context", daemon=True)
+        self._thread.start()
+
+    def put(self, work: Callable[[], None]) -> None:
+        self._queue.put(work)
+
+    def _serve(self) -> None:
+        while (work := self._queue.get()) is not None:
+            work()
+
+    def close(self) -> None:
+        """Return when everything put before is done."""
+        self._queue.put(None)
+        self._thread.join()
+
+
+def _in_words(compute: Callable[[], StepResult]) -> StepResult:
+    """``compute()``, any error of it as a ``BackendError``."""
+    try:
+        return compute()
+    except BackendError:
+        raise
+    except Exception as error:
+        raise BackendError(f"llama.cpp backend: {error!r}") from error

@@ -1,0 +1,74 @@
+"""Which slot a request takes, and the order of a step's rows."""
+
+from __future__ import annotations
+
+from lhama.backends.reference.tokenizer import ReferenceTokenizer
+from lhama.daemon.prompt.output import OutputParser
+from lhama.daemon.runner.answer import Answer
+from lhama.daemon.runner.batcher import COPY_GAIN, Batcher
+from lhama.daemon.runner.sequence import Submission
+from lhama.daemon.wire.messages import Prompt
+from lhama.plugins.backend import Limits, RowResult, Sampling, StepPlan, StepResult
+
+END = 999
+LIMITS = Limits(slots=6, context=256, batch_tokens=512, vocab=1000)
+_TOKENIZER = ReferenceTokenizer()
+
+
+def _submit(batcher: Batcher, request_id: int, prompt: list[int]) -> None:
+    answer = Answer(request_id, _TOKENIZER, [], OutputParser(Prompt(), ""))
+    batcher.submit(Submission(request_id, prompt, Sampling(temperature=0), 50, 0, True, -1, answer))
+
+
+def _run(batcher: Batcher, tokens: dict[int, int]) -> StepPlan:
+    """One step in which every slot samples 7, or what ``tokens`` says."""
+    plan = batcher.plan()
+    assert plan is not None
+    batcher.commit(
+        plan,
+        StepResult(
+            tuple(RowResult(r.slot, r.epoch, tokens.get(r.slot, 7)) for r in plan.rows if r.sample)
+        ),
+    )
+    batcher.take_news()
+    return plan
+
+
+def _slots(plan: StepPlan) -> list[int]:
+    return [row.slot for row in plan.rows]
+
+
+def test_requests_at_once_take_neighbouring_slots_in_order() -> None:
+    batcher = Batcher(LIMITS, frozenset({END}))
+    for n in range(4):
+        _submit(batcher, n, [10 + n, 1, 2])
+    assert _slots(_run(batcher, {})) == [0, 1, 2, 3]
+    _run(batcher, {1: END})
+    assert _slots(_run(batcher, {})) == [0, 2, 3]
+    _submit(batcher, 9, [50, 51])
+    plan = _run(batcher, {})
+    assert _slots(plan) == [0, 1, 2, 3], "the gap between the busy slots is filled first"
+
+
+def test_a_long_prefix_is_worth_a_slot_far_away() -> None:
+    batcher = Batcher(LIMITS, frozenset({END}))
+    long = list(range(100, 100 + COPY_GAIN + 8))
+    _submit(batcher, 0, [1, 2, 3])
+    _submit(batcher, 1, [4, 5, 6])
+    _submit(batcher, 2, long)
+    _run(batcher, {})
+    _run(batcher, {1: END, 2: END})
+    _submit(batcher, 3, [*long, 42])
+    plan = _run(batcher, {})
+    assert _slots(plan) == [0, 2]
+    assert plan.rows[1].position == len(long)
+
+
+def test_a_short_prefix_is_not() -> None:
+    batcher = Batcher(LIMITS, frozenset({END}))
+    for n in range(3):
+        _submit(batcher, n, [n, 5, 6])
+    _run(batcher, {})
+    _run(batcher, {1: END, 2: END})
+    _submit(batcher, 3, [2, 5, 9])
+    assert _slots(_run(batcher, {})) == [0, 1]
