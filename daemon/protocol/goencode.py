@@ -7,6 +7,7 @@ because none of the five characters is part of JSON's own syntax.
 
 from __future__ import annotations
 
+import re
 import struct
 from array import array
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ from typing import Any
 import msgspec
 
 _encoder = msgspec.json.Encoder()
+_floats = msgspec.json.Decoder(list[float]).decode
+_EXPONENT = re.compile(rb"[-\d.]+e[-+]?\d+")
+_WHOLE = re.compile(rb"\.0(?=[,\]])")
 _ESCAPED = (
     (b"<", b"\\u003c"),
     (b">", b"\\u003e"),
@@ -76,27 +80,41 @@ def float32(value: float) -> float:
 
 def float32_list(values: Sequence[float]) -> msgspec.Raw:
     """A list of float32, each with the fewest digits that give the same float32 again."""
-    exact = array("f", values)
-    texts = [""] * len(exact)
-    open_ = list(range(len(exact)))
-    for digits in (6, 7, 8, 9):
-        tried = [f"{exact[i]:.{digits}g}" for i in open_]
-        read = array("f", map(float, tried))
-        left = []
-        for i, text, back in zip(open_, tried, read, strict=True):
-            if back == exact[i]:
-                texts[i] = text
-            else:
-                left.append(i)
-        open_ = left
-        if not open_:
-            break
-    out = (_go_digits(text, value) for text, value in zip(texts, exact, strict=True))
-    return msgspec.Raw(("[" + ",".join(out) + "]").encode())
+    return float64_list(_shortest(array("f", values)))
+
+
+def _shortest(exact: array[float]) -> list[float]:
+    """For each float32 the float64 that is written with the fewest digits. All are written and
+    read at once; nearly all need seven or eight digits."""
+    seven, eight = _rounded(exact, 7), _rounded(exact, 8)
+    back7, back8 = array("f", seven), array("f", eight)
+    found = [
+        a if x == z else b if y == z else float(f"{z:.9g}")
+        for a, x, b, y, z in zip(seven, back7, eight, back8, exact, strict=True)
+    ]
+    short = [i for i, (x, z) in enumerate(zip(back7, exact, strict=True)) if x == z]
+    six = _rounded([exact[i] for i in short], 6)
+    for i, value, back in zip(short, six, array("f", six), strict=True):
+        if back == exact[i]:
+            found[i] = value or exact[i]  # JSON's numbers lose the sign of a zero
+    return found
+
+
+def _rounded(values: Sequence[float], digits: int) -> list[float]:
+    """Each with so many digits."""
+    texts = (f"%.{digits}g," * len(values)) % tuple(values)
+    return _floats("[" + texts[:-1] + "]")
 
 
 def float64_list(values: Sequence[float]) -> msgspec.Raw:
-    return msgspec.Raw(b"[" + b",".join(map(go_float, values)) + b"]")
+    """A list of float64 as Go writes it. msgspec's form differs for very small and large numbers
+    and for whole ones."""
+    text = _encoder.encode(list(values))
+    if b"e" in text:
+        text = _EXPONENT.sub(lambda found: go_float(float(found[0])), text)
+    if b".0," in text or text.endswith(b".0]"):
+        text = _WHOLE.sub(b"", text)
+    return msgspec.Raw(text)
 
 
 def _go_digits(text: str, value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import mul
 
 from lhama.daemon.errors import BadRequest
 
@@ -16,10 +17,10 @@ def finish(vector: Sequence[float], dimensions: int = 0) -> list[float]:
     check_finite(vector)
     if 0 < dimensions < len(vector):
         vector = vector[:dimensions]
-    length = math.sqrt(math.fsum(x * x for x in vector))
+    length = math.sqrt(sum(map(mul, vector, vector)))
     return [x / length for x in vector] if length else list(vector)
 
 
 def check_finite(vector: Sequence[float]) -> None:
-    if not all(map(math.isfinite, vector)):
+    if not math.isfinite(sum(map(mul, vector, vector))):  # float32 squared is finite in float64
         raise BadRequest("embedding contains NaN or Inf values")

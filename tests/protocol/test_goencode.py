@@ -50,6 +50,27 @@ def test_float32_lists_are_short_and_exact() -> None:
     assert max(len(part.lstrip("-").replace(".", "").lstrip("0")) for part in text.split(",")) <= 12
 
 
+_FLOAT32 = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False, width=32)
+
+
+@given(st.lists(_FLOAT32, max_size=20))
+def test_float32_lists_have_the_fewest_digits(values: list[float]) -> None:
+    text = bytes(goencode.float32_list(values)).decode()
+    expected = [goencode.go_float(float(_fewest_digits(value))).decode() for value in values]
+    assert text == f"[{','.join(expected)}]"
+
+
+def _fewest_digits(value: float) -> str:
+    texts = (f"{value:.{digits}g}" for digits in range(1, 10))
+    return next(text for text in texts if goencode.float32(float(text)) == value)
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=20))
+def test_float64_lists_are_what_single_floats_are(values: list[float]) -> None:
+    text = bytes(goencode.float64_list(values)).decode()
+    assert text == f"[{','.join(goencode.go_float(value).decode() for value in values)}]"
+
+
 def _is_embed(recording: Recording) -> bool:
     return recording.path == "/api/embed" and recording.status == 200
 
