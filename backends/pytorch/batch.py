@@ -16,8 +16,11 @@ class Span:
 
     slot: int
     position: int
+    """Of its first token in the slot."""
     begin: int
     end: int
+    origin: int = 0
+    """First position of the slot that belongs to its sequence."""
 
     @property
     def length(self) -> int:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from lhama.backends.pytorch.hyperparameters import (
+    BERTS,
     Hyperparameters,
     check_tensors,
+    class_outputs,
     positive,
     rope_base,
 )
 from lhama.plugins.backend import UnsupportedModel
 from lhama.plugins.gguf import GGUF
-
-BERTS: Final = ("bert", "nomic-bert")
-"""Architectures of ``families.bert``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ class BertParameters:
             norm_eps=header.get_float(header.key("attention.layer_norm_epsilon"), 1e-12),
             rope_base=rope_base(header, "rope.freq_base"),
             pooling=header.get_int(header.key("pooling_type")),
-            outputs=_outputs(header),
+            outputs=class_outputs(header),
             elements=header.parameter_count,
             largest=max(tensor.elements for tensor in header.tensors.values()),
         )
@@ -80,11 +78,3 @@ def read_parameters(header: GGUF) -> Hyperparameters | BertParameters:
     if header.architecture in BERTS:
         return BertParameters.read(header)
     return Hyperparameters.read(header)
-
-
-def _outputs(header: GGUF) -> int:
-    """Of the classifier's last layer, or of its only one."""
-    for name in ("cls.output.weight", "cls.weight"):
-        if (tensor := header.tensors.get(name)) is not None:
-            return tensor.shape[1] if len(tensor.shape) == 2 else 1
-    return 0

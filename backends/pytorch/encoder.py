@@ -10,10 +10,11 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from lhama.backends.pytorch.batch import Batch
+from lhama.backends.pytorch.batch import Batch, Span
 from lhama.backends.pytorch.families import Model
 from lhama.backends.pytorch.kv_cache import KVCache
-from lhama.plugins.backend import Row
+from lhama.backends.pytorch.layers import Linear
+from lhama.backends.pytorch.weights import Weights
 
 _SLACK = 16
 """Tokens by which texts may differ and still be padded to one length."""
@@ -61,6 +62,13 @@ class Group:
             .unflatten(0, self.shape)
         )
 
+    def window(self, size: int) -> torch.Tensor:
+        """``mask`` where a token sees ``size // 2`` tokens to either side: [texts, 1, longest,
+        longest], or [longest, longest]."""
+        at = torch.arange(self.shape[1], device=self.cells.device)
+        near = (at.unsqueeze(1) - at).abs() <= size // 2
+        return near if self.mask is None else near & self.mask
+
     def pack(self, x: torch.Tensor) -> torch.Tensor:
         """The way back."""
         flat = x.flatten(0, 1)
@@ -105,13 +113,24 @@ class Texts:
         )
 
     def attend(
-        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        scale: float,
+        window: int = 0,
     ) -> torch.Tensor:
-        """Every token sees all of its text. [tokens, heads, head_dim] to [tokens, width]."""
+        """Every token sees its text, or with a ``window`` half of that to either side of it.
+
+        [tokens, heads, head_dim] to [tokens, heads · head_dim]; keys may have fewer heads.
+        """
         mixed = []
         for group in self.groups:
             q, k, v = (group.pad(x[group.tokens]).transpose(1, 2) for x in (queries, keys, values))
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=group.mask, scale=scale)
+            if q.shape[1] != k.shape[1]:
+                k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+            mask = group.window(window) if window else group.mask
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
             mixed.append(group.pack(out.transpose(1, 2)))
         return torch.cat(mixed).flatten(1)
 
@@ -144,32 +163,86 @@ def _group(texts: Sequence[Sequence[int]], start: int, device: torch.device) -> 
     )
 
 
+class Classifier:
+    """What a reranker makes of a pooled vector: a dense layer with tanh if there is one, then the
+    outputs. ``shares``: of several outputs, each is its share of 1."""
+
+    def __init__(self, weights: Weights, width: int, outputs: int, *, shares: bool = False) -> None:
+        self._dense = self._output = None
+        self._shares = shares
+        if "cls.weight" in weights:
+            self._dense = Linear.load(weights, "cls", width, width)
+        if "cls.output.weight" in weights:
+            self._output = Linear.load(weights, "cls.output", width, outputs)
+
+    def __call__(self, pooled: torch.Tensor) -> torch.Tensor:
+        if self._dense is not None:
+            pooled = torch.tanh(self._dense(pooled))
+        if self._output is not None:
+            pooled = self._output(pooled)
+        return pooled.float().softmax(-1) if self._shares else pooled
+
+
 class CausalEncoder:
-    """A decoder whose hidden states are pooled; computes one text after the other."""
+    """A decoder whose hidden states are pooled. The texts of a step lie one after the other in the
+    cache's one slot, and none sees what lies before it."""
 
     def __init__(
         self,
         model: Model,
         cache: KVCache,
-        batch_tokens: int,
         pooling: Pooling,
         device: torch.device,
+        piece: int,
+        classifier: Classifier | None = None,
     ) -> None:
+        """``piece``: tokens of a text that are computed at once, if it is alone."""
         self._model = model
         self._cache = cache
-        self._batch_tokens = batch_tokens
         self._pooling = pooling
         self._device = device
+        self._piece = piece
+        self._classifier = classifier
 
     def vectors(self, inputs: Sequence[Sequence[int]]) -> torch.Tensor:
-        return torch.stack([self._vector(tokens) for tokens in inputs])
-
-    def _vector(self, tokens: Sequence[int]) -> torch.Tensor:
+        pieces = [inputs]
+        if len(inputs) == 1:
+            text, size = inputs[0], self._piece
+            pieces = [[text[begin : begin + size]] for begin in range(0, len(text), size)]
         states: list[torch.Tensor] = []
-        for begin in range(0, len(tokens), self._batch_tokens):
-            piece = tuple(tokens[begin : begin + self._batch_tokens])
-            row = Row(0, 0, begin, piece, sample=False)
-            batch = Batch.build([row], self._cache.context).to(self._device)
+        done = 0
+        for part in pieces:
+            batch = _packed(part, done).to(self._device)
             states.append(self._model.forward(batch, batch.ids, self._cache))
+            done += len(part[0])
         normed = self._model.normed(torch.cat(states))
-        return {Pooling.CLS: normed[0], Pooling.LAST: normed[-1]}.get(self._pooling, normed.mean(0))
+        texts = normed.split([len(text) for text in inputs])
+        pooled = torch.stack([self._pooled(text) for text in texts])
+        return self._classifier(pooled) if self._classifier is not None else pooled
+
+    def _pooled(self, text: torch.Tensor) -> torch.Tensor:
+        if self._pooling is Pooling.MEAN:
+            return text.mean(0)
+        return text[0 if self._pooling is Pooling.CLS else -1]
+
+
+def _packed(texts: Sequence[Sequence[int]], done: int) -> Batch:
+    """The texts as one batch; of a single one, what follows ``done`` tokens."""
+    ids = [token for text in texts for token in text]
+    positions = [done + at for text in texts for at in range(len(text))]
+    spans, begin = [], 0
+    for text in texts:
+        end = begin + len(text)
+        spans.append(Span(0, done + begin, begin, end, origin=begin))
+        begin = end
+    numbers = torch.tensor(ids, dtype=torch.int64)
+    return Batch(
+        rows=(),
+        spans=tuple(spans),
+        ids=numbers,
+        sources=torch.full_like(numbers, -1),
+        positions=torch.tensor(positions, dtype=torch.int64),
+        cells=torch.arange(done, done + len(ids)),
+        outputs=torch.empty(0, dtype=torch.int64),
+        pending=(),
+    )

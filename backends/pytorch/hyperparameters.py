@@ -9,8 +9,12 @@ from typing import Final
 from lhama.plugins.backend import UnsupportedModel
 from lhama.plugins.gguf import GGUF
 
-FAMILIES: Final = ("gemma3", "llama")
-"""Architectures, each a module of ``lhama.backends.pytorch.families``."""
+FAMILIES: Final = ("gemma-embedding", "gemma3", "llama", "qwen2", "qwen3")
+BERTS: Final = ("bert", "nomic-bert")
+"""Architectures that ``lhama.backends.pytorch.families`` has modules for."""
+
+ENCODERS: Final = (*BERTS, "gemma-embedding")
+"""Those that see a text both ways and do not generate."""
 
 _TYPE_NAMES: Final = """
     F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K
@@ -46,7 +50,10 @@ class Hyperparameters:
     window_rope_base: float
     logit_softcap: float
     pooling: int
-    """How hidden states become one vector: 0 not said, 1 mean, 2 first, 3 last."""
+    """How hidden states become one vector: 0 not said, 1 mean, 2 first, 3 last; 4 the last one's
+    classes."""
+    outputs: int
+    """Of the classifier that ranks; 0: there is none."""
     elements: int
     """Of all tensors."""
     largest: int
@@ -57,7 +64,7 @@ class Hyperparameters:
         """Raises ``UnsupportedModel`` for what the families cannot run, or for nonsense."""
         family = header.architecture
         if family not in FAMILIES:
-            known = ", ".join(FAMILIES)
+            known = ", ".join(sorted(FAMILIES + BERTS))
             name = family or "none"
             raise UnsupportedModel(
                 f"the PyTorch backend does not know the architecture {name!r} (it knows {known})"
@@ -101,6 +108,7 @@ class Hyperparameters:
             window_rope_base=rope_base(header, "rope.freq_base_swa"),
             logit_softcap=header.get_float(header.key("final_logit_softcapping")),
             pooling=_pooling(header),
+            outputs=class_outputs(header),
             elements=header.parameter_count,
             largest=max(tensor.elements for tensor in header.tensors.values()),
         )
@@ -160,6 +168,14 @@ def _window_pattern(header: GGUF, layers: int) -> tuple[bool, ...]:
 
 def _pooling(header: GGUF) -> int:
     kind = header.get_int(header.key("pooling_type"))
-    if kind not in (0, 1, 2, 3):
+    if kind not in range(5):
         raise UnsupportedModel(f"pooling type {kind} is not supported by the PyTorch backend")
     return kind
+
+
+def class_outputs(header: GGUF) -> int:
+    """Outputs of the classifier: of its last layer, or of its only one."""
+    for name in ("cls.output.weight", "cls.weight"):
+        if (tensor := header.tensors.get(name)) is not None:
+            return tensor.shape[1] if len(tensor.shape) == 2 else 1
+    return 0

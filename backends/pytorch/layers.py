@@ -100,7 +100,7 @@ def views(batch: Batch, window: int, device: torch.device) -> list[View]:
     """Each span's view; with a ``window`` a query sees itself and ``window - 1`` before it."""
     found: list[View] = []
     for span in batch.spans:
-        start = max(0, span.position - window + 1) if window else 0
+        start = max(span.origin, span.position - window + 1) if window else span.origin
         mask = None
         if span.end - span.begin > 1:
             queries = torch.arange(span.position, span.length, device=device).unsqueeze(1)
@@ -183,6 +183,15 @@ class Attention:
         rows: tuple[torch.Tensor, torch.Tensor],
         seen: list[View],
     ) -> torch.Tensor:
+        queries, keys, values = self.project(x, rows)
+        dtype = cache.keys.dtype
+        cache.write(layer, cells, keys.to(dtype), values.to(dtype))
+        return self.output(attend(queries.to(dtype), cache, layer, seen, self.scale))
+
+    def project(
+        self, x: torch.Tensor, rows: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values, the first two turned: [tokens, heads, head_dim] each."""
         tokens = x.shape[0]
         queries = self.query(x).view(tokens, -1, self.head_dim)
         keys = self.key(x).view(tokens, -1, self.head_dim)
@@ -191,9 +200,7 @@ class Attention:
             queries = self.query_norm(queries)
         if self.key_norm is not None:
             keys = self.key_norm(keys)
-        dtype = cache.keys.dtype
-        cache.write(layer, cells, rotate(keys, rows).to(dtype), values.to(dtype))
-        return self.output(attend(rotate(queries, rows).to(dtype), cache, layer, seen, self.scale))
+        return rotate(queries, rows), rotate(keys, rows), values
 
 
 class GatedMLP:

@@ -10,10 +10,11 @@ from lhama.backends import devices
 from lhama.backends.pytorch import families, memory
 from lhama.backends.pytorch.bert_parameters import BertParameters, read_parameters
 from lhama.backends.pytorch.embedder import PyTorchEmbedder
-from lhama.backends.pytorch.encoder import CausalEncoder, Encoder, Pooling
+from lhama.backends.pytorch.encoder import CausalEncoder, Classifier, Encoder, Pooling
 from lhama.backends.pytorch.engine import PyTorchEngine
 from lhama.backends.pytorch.families.bert import Bert
-from lhama.backends.pytorch.hyperparameters import Hyperparameters
+from lhama.backends.pytorch.families.gemma_embedding import GemmaEmbedding
+from lhama.backends.pytorch.hyperparameters import ENCODERS, Hyperparameters
 from lhama.backends.pytorch.kv_cache import KVCache
 from lhama.backends.pytorch.tokenizer import GGUFTokenizer
 from lhama.backends.pytorch.weights import Weights
@@ -44,7 +45,7 @@ def load(
 ) -> Engine:
     """``header`` was read with its vocabulary. ``token_feed`` overrides the device's own."""
     shape = read_parameters(header)
-    if isinstance(shape, BertParameters) and not options.embedding:
+    if shape.family in ENCODERS and not options.embedding:
         raise UnsupportedModel(f"a model of the family {shape.family} does not generate")
     needed = memory.estimate(shape, options, device.kind)
     _check_memory(needed, options, device)
@@ -63,7 +64,7 @@ def load(
         with torch.inference_mode():
             weights = Weights(header, place, dtype, _report(header, progress))
             if options.embedding:
-                encoder = _encoder(shape, weights, options, place, dtype)
+                encoder = _encoder(shape, weights, options, place, dtype, device.kind)
                 limits = _embedding_limits(shape, options, device.kind)
                 return PyTorchEmbedder(encoder, tokenizer, limits, residency, threads)
             assert isinstance(shape, Hyperparameters)
@@ -87,29 +88,34 @@ def load(
 
 
 def _encoder(
-    shape: Hyperparameters | BertParameters,
+    shape: memory.Parameters,
     weights: Weights,
     options: LoadOptions,
     place: torch.device,
     dtype: torch.dtype,
+    kind: memory.Kind,
 ) -> Encoder:
     if isinstance(shape, BertParameters):
         return Bert(shape, weights, options.context, place)
+    if shape.family == "gemma-embedding":
+        return GemmaEmbedding(shape, weights, options.context, place)
     model = families.build(shape, weights, options.context, place)
-    cache = KVCache(shape, memory.slots(options), options.context, place, dtype)
     pooling = Pooling(shape.pooling or Pooling.MEAN)
-    return CausalEncoder(model, cache, memory.batch_tokens(options), pooling, place)
+    classifier = None
+    if pooling is Pooling.RANK:
+        shares = shape.family == "qwen3"
+        classifier = Classifier(weights, shape.width, shape.outputs, shares=shares)
+    cache = KVCache(shape, 1, memory.embedding_step(shape, options, kind), place, dtype)
+    piece = memory.embedding_tokens(kind)
+    return CausalEncoder(model, cache, pooling, place, piece, classifier)
 
 
-def _embedding_limits(
-    shape: Hyperparameters | BertParameters, options: LoadOptions, kind: memory.Kind
-) -> Limits:
-    longest = memory.longest_text(shape, options)
+def _embedding_limits(shape: memory.Parameters, options: LoadOptions, kind: memory.Kind) -> Limits:
     ranks = shape.pooling == Pooling.RANK
     return Limits(
         slots=memory.EMBEDDING_TEXTS,
-        context=longest,
-        batch_tokens=max(longest, memory.embedding_tokens(kind)),
+        context=memory.longest_text(shape, options),
+        batch_tokens=memory.embedding_step(shape, options, kind),
         vocab=shape.vocab,
         features=frozenset(("embed", "rank") if ranks else ("embed",)),
     )
@@ -142,9 +148,7 @@ def _place(device: Device) -> torch.device:
     return torch.device(device.id)
 
 
-def _dtype(
-    element: int, place: torch.device, shape: Hyperparameters | BertParameters
-) -> torch.dtype:
+def _dtype(element: int, place: torch.device, shape: memory.Parameters) -> torch.dtype:
     if element == 4:
         return torch.float32
     if isinstance(shape, BertParameters):

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from lhama.backends.pytorch.bert_parameters import BertParameters
-from lhama.backends.pytorch.hyperparameters import Hyperparameters
+from lhama.backends.pytorch.hyperparameters import ENCODERS, Hyperparameters
 from lhama.plugins.backend import LoadOptions, MemoryEstimate
 
 Kind = Literal["cpu", "cuda", "metal"]
+Parameters = Hyperparameters | BertParameters
 
 LOGIT_COPIES: Final = 6
 """Float arrays of the vocabulary's size that sampling holds for each row at once."""
 
 
-def element_bytes(shape: Hyperparameters | BertParameters, kind: Kind) -> int:
+def element_bytes(shape: Parameters, kind: Kind) -> int:
     """Bytes of a weight and of a cached number. Processors compute in float32, the rest in 16
     bits, but for Gemma on Metal: bfloat16 is slow there and float16 overflows."""
-    return 4 if kind == "cpu" or (kind == "metal" and shape.family == "gemma3") else 2
+    return 4 if kind == "cpu" or (kind == "metal" and "gemma" in shape.family) else 2
 
 
 EMBEDDING_TEXTS: Final = 256
@@ -26,20 +27,24 @@ EMBEDDING_TEXTS: Final = 256
 
 def embedding_tokens(kind: Kind) -> int:
     """Tokens that one step embeds, unless a text is longer: an accelerator wants many at once."""
-    return 1024 if kind == "cpu" else 16384
+    return 1024 if kind == "cpu" else 8192
 
 
-def longest_text(shape: Hyperparameters | BertParameters, options: LoadOptions) -> int:
+def embedding_step(shape: Parameters, options: LoadOptions, kind: Kind) -> int:
+    """Tokens there must be room for."""
+    return max(embedding_tokens(kind), longest_text(shape, options))
+
+
+def longest_text(shape: Parameters, options: LoadOptions) -> int:
     """Most tokens of an embedded text, as llama.cpp has it: a batch, unless the last token of
     a decoder tells all."""
-    if isinstance(shape, Hyperparameters) and shape.pooling == 3:
-        return options.context
+    if shape.family not in ENCODERS and shape.pooling in (3, 4):
+        return max(1, options.context)
     return max(1, min(options.batch, options.context))
 
 
 def slots(options: LoadOptions) -> int:
-    """Embedding computes one input after the other, in one slot."""
-    return 1 if options.embedding else max(1, options.slots)
+    return max(1, options.slots)
 
 
 def batch_tokens(options: LoadOptions) -> int:
@@ -47,20 +52,21 @@ def batch_tokens(options: LoadOptions) -> int:
     return max(1, min(options.batch, slots(options) * options.context))
 
 
-def estimate(
-    shape: Hyperparameters | BertParameters, options: LoadOptions, kind: Kind
-) -> MemoryEstimate:
+def estimate(shape: Parameters, options: LoadOptions, kind: Kind) -> MemoryEstimate:
     """Bytes on the device, and while loading the float32 copy of the largest tensor on the host."""
     element = element_bytes(shape, kind)
     weights = shape.elements * element
     loading = 2 * 4 * shape.largest if kind != "cpu" else 4 * shape.largest
-    if isinstance(shape, BertParameters):
-        batch = max(embedding_tokens(kind), options.context)
-        compute = batch * 4 * (12 * shape.width + 4 * shape.hidden)
-        compute += options.context**2 * shape.heads * 4  # the scores of one text
-        return MemoryEstimate(
-            weights, 0, compute + loading, 0 if kind == "cpu" else weights + compute
-        )
+    if options.embedding or shape.family in ENCODERS:
+        step, longest = embedding_step(shape, options, kind), longest_text(shape, options)
+        kv = 0
+        if isinstance(shape, Hyperparameters) and shape.family not in ENCODERS:
+            kv = 2 * shape.layers * step * shape.kv_heads * shape.head_dim * element
+        compute = step * 4 * (12 * shape.width + 4 * shape.hidden)
+        compute += min(longest, embedding_tokens(kind)) * longest * shape.heads * 4  # its scores
+        on_device = 0 if kind == "cpu" else weights + kv + compute
+        return MemoryEstimate(weights, kv, compute + loading, on_device)
+    assert isinstance(shape, Hyperparameters)
     cells = slots(options) * options.context
     kv = 2 * shape.layers * cells * shape.kv_heads * shape.head_dim * element
     batch = batch_tokens(options)

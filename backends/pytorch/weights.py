@@ -42,6 +42,10 @@ class Weights:
     def __contains__(self, name: str) -> bool:
         return name in self._header.tensors
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor the file has, as torch counts."""
+        return self._header.tensors[name].shape[::-1]
+
     def take(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         """The tensor ``name`` on the device. Raises ``UnsupportedModel`` unless of that shape."""
         tensor = self._header.tensors.get(name)

@@ -56,12 +56,12 @@ def tiny(
         "context_length": 512,
         "embedding_length": WIDTH,
         "feed_forward_length": HIDDEN,
-        "attention.head_count": HEADS,
+        "attention.head_count": heads(family),
         "attention.head_count_kv": KV_HEADS,
         "attention.key_length": HEAD_DIM,
         "attention.value_length": HEAD_DIM,
         "attention.layer_norm_rms_epsilon": 1e-5,
-        **({"attention.sliding_window": 16} if family == "gemma3" else {}),
+        **({"attention.sliding_window": 16} if "gemma" in family else {}),
         **(metadata or {}),
     }
     keys = {"general.architecture": family, **{f"{family}.{k}": v for k, v in own.items()}}
@@ -80,8 +80,13 @@ def tiny(
     return path
 
 
+def heads(family: str) -> int:
+    """Qwen 2's heads share the width among them."""
+    return WIDTH // HEAD_DIM if family == "qwen2" else HEADS
+
+
 def _block(family: str) -> dict[str, tuple[int, ...]]:
-    queries, keys = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
+    queries, keys = heads(family) * HEAD_DIM, KV_HEADS * HEAD_DIM
     block: dict[str, tuple[int, ...]] = {
         "attn_norm": (WIDTH,),
         "attn_q": (WIDTH, queries),
@@ -93,7 +98,9 @@ def _block(family: str) -> dict[str, tuple[int, ...]]:
         "ffn_up": (WIDTH, HIDDEN),
         "ffn_down": (HIDDEN, WIDTH),
     }
-    if family == "gemma3":
+    if family == "qwen3":
+        block |= {"attn_q_norm": (HEAD_DIM,), "attn_k_norm": (HEAD_DIM,)}
+    if "gemma" in family:
         block |= {
             "attn_q_norm": (HEAD_DIM,),
             "attn_k_norm": (HEAD_DIM,),

@@ -83,6 +83,20 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]] = {
             )
         },
     ),
+    "qwen2": (
+        "qwen2",
+        {},
+        {
+            f"blk.{layer}.attn_{name}.bias": (size,)
+            for layer in range(7)
+            for name, size in (
+                ("q", WIDTH),
+                ("k", KV_HEADS * HEAD_DIM),
+                ("v", KV_HEADS * HEAD_DIM),
+            )
+        },
+    ),
+    "qwen3": ("qwen3", {"rope.freq_base": 1000000.0}, {}),
     "gemma3": ("gemma3", {}, {}),
     "gemma3-softcap": ("gemma3", {"final_logit_softcapping": 5.0}, {}),
     "gemma3-pattern": ("gemma3", {"attention.sliding_window_pattern": 3}, {}),

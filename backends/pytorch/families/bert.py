@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from lhama.backends.pytorch.bert_parameters import BertParameters
-from lhama.backends.pytorch.encoder import Pooling, Texts
+from lhama.backends.pytorch.encoder import Classifier, Pooling, Texts
 from lhama.backends.pytorch.layers import GatedMLP, Linear, Rope, rotate
 from lhama.backends.pytorch.weights import Weights
 
@@ -38,7 +38,9 @@ class Bert:
             self._rope = Rope(width // shape.heads, context, shape.rope_base, device)
         self._norm = LayerNorm.load(weights, "token_embd_norm", width, shape.norm_eps)
         self._blocks = [_Block(shape, weights, f"blk.{i}") for i in range(shape.layers)]
-        self._head = _Head(shape, weights) if self._pooling is Pooling.RANK else None
+        self._head = None
+        if self._pooling is Pooling.RANK:
+            self._head = Classifier(weights, width, shape.outputs)
 
     def vectors(self, inputs: Sequence[Sequence[int]]) -> torch.Tensor:
         texts = Texts.build(inputs, self._device)
@@ -121,19 +123,3 @@ class _MLP:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self._down(F.gelu(self._up(x)))
-
-
-class _Head:
-    """The classifier of a reranker: a dense layer with tanh if there is one, then the outputs."""
-
-    def __init__(self, shape: BertParameters, weights: Weights) -> None:
-        self._dense = self._output = None
-        if "cls.weight" in weights:
-            self._dense = Linear.load(weights, "cls", shape.width, shape.width)
-        if "cls.output.weight" in weights:
-            self._output = Linear.load(weights, "cls.output", shape.width, shape.outputs)
-
-    def __call__(self, pooled: torch.Tensor) -> torch.Tensor:
-        if self._dense is not None:
-            pooled = torch.tanh(self._dense(pooled))
-        return self._output(pooled) if self._output is not None else pooled

@@ -39,7 +39,7 @@ class Gemma3:
         self._scale = shape.width**0.5
         self._softcap = shape.logit_softcap
         self._head = Head.load(weights, shape.vocab, shape.width, shape.norm_eps)
-        self._blocks = [_Block(shape, weights, f"blk.{i}") for i in range(shape.layers)]
+        self._blocks = [Block(shape, weights, f"blk.{i}") for i in range(shape.layers)]
         # The windowed layers keep their own base and stay unscaled.
         self._rope = Rope(shape.head_dim, context, shape.rope_base, device, shape.rope_scale)
         self._local_rope = Rope(shape.head_dim, context, shape.window_rope_base, device)
@@ -72,7 +72,9 @@ class Gemma3:
         return self._head.norm(hidden)
 
 
-class _Block:
+class Block:
+    """Norms before and after both halves; also EmbeddingGemma's."""
+
     def __init__(self, shape: Hyperparameters, weights: Weights, prefix: str) -> None:
         width, head_dim, eps = shape.width, shape.head_dim, shape.norm_eps
         queries, keys = shape.heads * head_dim, shape.kv_heads * head_dim

@@ -1,4 +1,4 @@
-"""Llama 1 to 3 and what shares their blocks: Mistral, SmolLM2, TinyLlama …"""
+"""Llama 1 to 3 and what shares their blocks: Mistral, SmolLM2, TinyLlama, Qwen 2 and 3 …"""
 
 from __future__ import annotations
 
@@ -55,25 +55,36 @@ class Llama:
 
 class _Block:
     def __init__(self, shape: Hyperparameters, weights: Weights, prefix: str) -> None:
-        width, head_dim = shape.width, shape.head_dim
+        width, head_dim, eps = shape.width, shape.head_dim, shape.norm_eps
         queries, keys = shape.heads * head_dim, shape.kv_heads * head_dim
-        self.attention_norm = RMSNorm.load(weights, f"{prefix}.attn_norm", width, shape.norm_eps)
+        query = Linear.load(weights, f"{prefix}.attn_q", width, queries)
+        key = Linear.load(weights, f"{prefix}.attn_k", width, keys)
+        if shape.family == "llama":
+            query, key = _halved(query, head_dim), _halved(key, head_dim)
+        self.attention_norm = RMSNorm.load(weights, f"{prefix}.attn_norm", width, eps)
         self.attention = Attention(
-            _halved(Linear.load(weights, f"{prefix}.attn_q", width, queries), head_dim),
-            _halved(Linear.load(weights, f"{prefix}.attn_k", width, keys), head_dim),
+            query,
+            key,
             Linear.load(weights, f"{prefix}.attn_v", width, keys),
             Linear.load(weights, f"{prefix}.attn_output", queries, width),
             head_dim,
             scale=head_dim**-0.5,
+            query_norm=_norm(weights, f"{prefix}.attn_q_norm", head_dim, eps),
+            key_norm=_norm(weights, f"{prefix}.attn_k_norm", head_dim, eps),
         )
-        self.mlp_norm = RMSNorm.load(weights, f"{prefix}.ffn_norm", width, shape.norm_eps)
+        self.mlp_norm = RMSNorm.load(weights, f"{prefix}.ffn_norm", width, eps)
         self.mlp = GatedMLP.load(weights, prefix, width, shape.hidden, F.silu)
+
+
+def _norm(weights: Weights, name: str, size: int, eps: float) -> RMSNorm | None:
+    """A norm of queries or keys, where the model has one (Qwen 3)."""
+    return RMSNorm.load(weights, name, size, eps) if f"{name}.weight" in weights else None
 
 
 def _halved(projection: Linear, head_dim: int) -> Linear:
     """Reorder each head's outputs for ``Rope``.
 
-    This architecture's files turn dimension 2i with 2i+1; ``Rope`` turns i with i + head_dim/2.
+    The files of ``llama`` turn dimension 2i with 2i+1; ``Rope`` turns i with i + head_dim/2.
     Queries and keys are reordered alike, so their products stay what they were.
     """
 
