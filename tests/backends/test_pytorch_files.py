@@ -184,7 +184,10 @@ def test_damaged_files_never_crash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "reason"),
     [
-        ({"general.architecture": "mamba"}, r"architecture 'mamba' \(it knows .*llama, qwen2"),
+        (
+            {"general.architecture": "mamba"},
+            r"architecture 'mamba' \(it knows .*llama, nomic-bert, qwen2",
+        ),
         ({"tokenizer.ggml.model": "bert"}, "does not know the tokenizer 'bert'"),
         ({"llama.block_count": 0}, "llama.block_count is missing or makes no sense"),
         ({"llama.attention.head_count": [4, 4]}, "differs between layers"),
