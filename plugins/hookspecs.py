@@ -9,6 +9,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from lhama.plugins.backend import Backend
+    from lhama.plugins.tools import Converter, Quantizer
 
 PROJECT = "lhama"
 """Name of the hook markers and of the entry-point group alike."""
@@ -33,4 +34,28 @@ def lhama_register_backends(register: Callable[[Backend], None]) -> None:
         @hookimpl
         def lhama_register_backends(register):
             register(MyBackend())
+    """
+
+
+@hookspec
+def lhama_register_quantizers(register: Callable[[Quantizer], None]) -> None:
+    """Register one or more quantisers, under the rules of ``lhama_register_backends``.
+
+    Example::
+
+        @hookimpl
+        def lhama_register_quantizers(register):
+            register(MyQuantizer())
+    """
+
+
+@hookspec
+def lhama_register_converters(register: Callable[[Converter], None]) -> None:
+    """Register one or more converters, under the rules of ``lhama_register_backends``.
+
+    Example::
+
+        @hookimpl
+        def lhama_register_converters(register):
+            register(MyConverter())
     """

@@ -1,4 +1,4 @@
-"""Finds plugins and lets each register its backends; a bad one hurts nobody but itself.
+"""Finds plugins and lets each register what it brings; a bad one hurts nobody but itself.
 
 The one module that touches pluggy's relay. It runs in every process, daemon and runners, and
 leaves nothing behind: two discoveries give two independent registries.
@@ -8,18 +8,35 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
 
 import pluggy
 
 from lhama.plugins import hookspecs
-from lhama.plugins.backend import API_VERSION, Backend
+from lhama.plugins.backend import API_VERSION
 from lhama.plugins.registry import PluginReport, Registry
 
 BLOCK_ALL = "*"
 """In ``blocked``: every plugin that does not come with lhama itself."""
 
-_METHODS = ("probe", "supports", "estimate", "load")
+
+class Kind(NamedTuple):
+    """Something plugins may register: its noun, the hook it comes by, what it must have."""
+
+    noun: str
+    hook: str
+    methods: tuple[str, ...]
+
+
+BACKEND: Final = Kind(
+    "backend", "lhama_register_backends", ("probe", "supports", "estimate", "load")
+)
+QUANTIZER: Final = Kind("quantizer", "lhama_register_quantizers", ("supports", "quantize"))
+CONVERTER: Final = Kind(
+    "converter", "lhama_register_converters", ("supports", "convert", "convert_adapter")
+)
+KINDS: Final = (BACKEND, QUANTIZER, CONVERTER)
 
 
 class BadPlugin(Exception):
@@ -32,8 +49,9 @@ class PluginManager:
     def __init__(self) -> None:
         self._relay = pluggy.PluginManager(hookspecs.PROJECT)
         self._relay.add_hookspecs(hookspecs)
-        self._backends: dict[str, Backend] = {}
-        self._owners: dict[str, str] = {}
+        self._offers: dict[Kind, dict[str, Any]] = {kind: {} for kind in KINDS}
+        """By kind and name."""
+        self._owners: dict[tuple[Kind, str], str] = {}
         self._reports: dict[str, PluginReport] = {}
 
     def discover(self, blocked: Collection[str] = ()) -> Registry:
@@ -43,7 +61,12 @@ class PluginManager:
         """
         for point in _entry_points():
             self._admit(point, blocked)
-        return Registry(self._backends, tuple(self._reports.values()))
+        return Registry(
+            backends=self._offers[BACKEND],
+            reports=tuple(self._reports.values()),
+            quantizers=self._offers[QUANTIZER],
+            converters=self._offers[CONVERTER],
+        )
 
     def _admit(self, point: importlib.metadata.EntryPoint, blocked: Collection[str]) -> None:
         distribution, version = _origin(point)
@@ -57,38 +80,41 @@ class PluginManager:
             if name != point.name:
                 taken_by = self._reports[point.name].distribution
                 raise BadPlugin(f"the plugin name '{point.name}' is taken by {taken_by}")
-            backends = self._register(name, point.load())
+            offers = self._register(name, point.load())
         # SystemExit too: a module that exits at import must not take the daemon along.
         except (Exception, SystemExit) as error:
             self._reports[name] = PluginReport(
                 name, version, distribution, "failed", error=_in_words(error)
             )
             return
-        for backend in backends:
-            self._backends[backend.name] = backend
-            self._owners[backend.name] = name
-        names = tuple(backend.name for backend in backends)
-        self._reports[name] = PluginReport(name, version, distribution, "loaded", names)
+        for kind, offer in offers:
+            self._offers[kind][offer.name] = offer
+            self._owners[kind, offer.name] = name
+        backends = tuple(offer.name for kind, offer in offers if kind is BACKEND)
+        tools = tuple(offer.name for kind, offer in offers if kind is not BACKEND)
+        self._reports[name] = PluginReport(name, version, distribution, "loaded", backends, tools)
 
-    def _register(self, name: str, plugin: object) -> list[Backend]:
+    def _register(self, name: str, plugin: object) -> list[tuple[Kind, Any]]:
         """Let one plugin call ``register`` and return what it registered, all checked.
 
         Whatever goes wrong, the plugin's hooks are gone from the relay afterwards.
         """
-        offered: list[Backend] = []
+        offers: list[tuple[Kind, Any]] = []
         others = self._relay.get_plugins()
         try:
             self._relay.register(plugin, name)
             self._check_hooks(plugin)
-            call = self._relay.subset_hook_caller("lhama_register_backends", others)
-            call(register=offered.append)
-            for index, backend in enumerate(offered):
-                self._check_backend(backend, offered[:index])
+            for kind in KINDS:
+                offered: list[Any] = []
+                self._relay.subset_hook_caller(kind.hook, others)(register=offered.append)
+                for offer in offered:
+                    self._check_offer(kind, offer, offers)
+                    offers.append((kind, offer))
         except BaseException:
             if self._relay.is_registered(plugin):
                 self._relay.unregister(plugin)
             raise
-        return offered
+        return offers
 
     def _check_hooks(self, plugin: object) -> None:
         """Refuse hooks that are no hooks of ours, and plugins without any."""
@@ -104,27 +130,26 @@ class PluginManager:
             hint = f", did you mean {close[0]}?" if close else ""
             raise BadPlugin(f"unknown hook {caller.name}{hint}")
 
-    def _check_backend(self, backend: Backend, earlier: Iterable[Backend]) -> None:
-        name = getattr(backend, "name", None)
+    def _check_offer(self, kind: Kind, offer: Any, earlier: list[tuple[Kind, Any]]) -> None:
+        noun = kind.noun
+        name = getattr(offer, "name", None)
         if not isinstance(name, str) or not name:
-            raise BadPlugin(f"{type(backend).__name__} has no name: it is not a Backend")
-        version = getattr(backend, "api_version", None)
+            raise BadPlugin(f"{type(offer).__name__} has no name: it is no {noun.capitalize()}")
+        version = getattr(offer, "api_version", None)
         if version != API_VERSION:
             newer = isinstance(version, int) and version > API_VERSION
             raise BadPlugin(
-                f"backend '{name}' was written for version {version} of the plugin contract and "
+                f"{noun} '{name}' was written for version {version} of the plugin contract and "
                 f"this lhama speaks version {API_VERSION}: "
                 f"update {'lhama' if newer else 'the plugin'}"
             )
-        missing = [m for m in _METHODS if not callable(getattr(backend, m, None))]
+        missing = [m for m in kind.methods if not callable(getattr(offer, m, None))]
         if missing:
-            raise BadPlugin(f"backend '{name}' lacks {', '.join(missing)}")
-        if name in self._owners:
-            raise BadPlugin(
-                f"the backend name '{name}' is taken by the plugin {self._owners[name]}"
-            )
-        if any(other.name == name for other in earlier):
-            raise BadPlugin(f"it registers the backend '{name}' twice")
+            raise BadPlugin(f"{noun} '{name}' lacks {', '.join(missing)}")
+        if owner := self._owners.get((kind, name)):
+            raise BadPlugin(f"the {noun} name '{name}' is taken by the plugin {owner}")
+        if any(other.name == name for k, other in earlier if k is kind):
+            raise BadPlugin(f"it registers the {noun} '{name}' twice")
 
 
 def discover(blocked: Collection[str] = ()) -> Registry:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lhama.plugins.backend import Backend, ModelFiles, Probe, Support, UnsupportedModel
+from lhama.plugins.tools import Converter, Quantizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +20,19 @@ class PluginReport:
     distribution: str
     state: Literal["loaded", "failed", "blocked"]
     backends: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    """Names of its quantisers and converters."""
     error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The outcome of discovery; both mappings are in the order of discovery."""
+    """The outcome of discovery; all mappings are in the order of discovery."""
 
     backends: dict[str, Backend] = field(default_factory=dict)
     reports: tuple[PluginReport, ...] = ()
+    quantizers: dict[str, Quantizer] = field(default_factory=dict)
+    converters: dict[str, Converter] = field(default_factory=dict)
 
     def choose(self, model: ModelFiles, forced: str = "") -> tuple[Backend, Support]:
         """The backend with the highest score for ``model``, or the one named ``forced``.

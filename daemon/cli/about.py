@@ -22,7 +22,7 @@ def version(client: Client) -> None:
 
 
 def plugins(settings: Settings) -> None:
-    """One line for each backend of each plugin, then the reasons of what does not work."""
+    """One line for each plugin, then the reasons of what does not work."""
     registry = discover(settings.blocked_plugins)
     rows, problems = [], []
     for report in registry.reports:
@@ -31,8 +31,9 @@ def plugins(settings: Settings) -> None:
         devices, trouble = _devices(report, registry)
         problems += trouble
         state = "unavailable" if trouble and not devices else report.state
-        rows.append((report.name, report.version, devices or "-", state))
-    output.say(output.table(("NAME", "VERSION", "DEVICES", "STATE"), rows))
+        tools = ", ".join(report.tools)
+        rows.append((report.name, report.version, devices or "-", tools or "-", state))
+    output.say(output.table(("NAME", "VERSION", "DEVICES", "TOOLS", "STATE"), rows))
     if problems:
         output.say("\n" + "\n".join(problems))
 

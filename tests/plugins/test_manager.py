@@ -80,6 +80,44 @@ def test_a_good_plugin_registers_its_backend(install: Install) -> None:
     )
 
 
+TOOLS = """
+class Quantizer:
+    name, api_version = "tiny", API_VERSION
+    def supports(self, source, kind):
+        return Support(50)
+    def quantize(self, source, target, kind, progress):
+        raise NotImplementedError
+
+@hookimpl
+def lhama_register_quantizers(register):
+    register(Quantizer())
+"""
+
+
+def test_tools_are_registered_beside_backends(install: Install) -> None:
+    install("handy", GOOD + TOOLS)
+    registry = discover()
+    assert registry.quantizers["tiny"].supports("x.gguf", "Q8_0").score == 50
+    assert report(registry, "handy").backends == ("sunny",)
+    assert report(registry, "handy").tools == ("tiny",)
+
+
+def test_a_backend_and_a_tool_may_share_a_name(install: Install) -> None:
+    install("handy", GOOD + TOOLS.replace('"tiny"', '"sunny"'))
+    assert report(discover(), "handy").state == "loaded"
+
+
+def test_a_tool_keeps_the_rules_of_backends(install: Install) -> None:
+    install("lame", TOOLS.replace("def quantize", "def quantise"))
+    install("old", TOOLS.replace("API_VERSION", "0"))
+    install("one", TOOLS)
+    install("two", TOOLS)
+    registry = discover()
+    assert report(registry, "lame").error == "quantizer 'tiny' lacks quantize"
+    assert "quantizer 'tiny' was written for version 0" in report(registry, "old").error
+    assert report(registry, "two").error == "the quantizer name 'tiny' is taken by the plugin one"
+
+
 def test_discovery_repeats(install: Install) -> None:
     install("good", GOOD)
     first, second = discover(), discover()
