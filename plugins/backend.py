@@ -302,6 +302,9 @@ class Limits:
     shares_cores: bool = False
     """The model computes on the processor, so that overlapping takes cores from it: the core tries
     whether it pays."""
+    ragged: bool = True
+    """Prompt pieces of different lengths are computed in one pass. False: equal ones are, so the
+    core cuts the prompts of a step to equal pieces."""
     late_mask: bool = False
     """Rows may be ``masked``."""
     features: frozenset[str] = frozenset()

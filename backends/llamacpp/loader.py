@@ -167,6 +167,7 @@ def _engine(
         vocab=tokenizer.vocab,
         token_feed="host",
         shares_cores=not on_device,
+        ragged=not on_device,
         late_mask=True,
         features=frozenset(features),
     )

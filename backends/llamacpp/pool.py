@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from lhama.backends.llamacpp import chain
+from lhama.backends.llamacpp.library import np
 from lhama.backends.llamacpp.sampling import RowError, Sampler
 from lhama.backends.llamacpp.topk import top_rows
 from lhama.plugins.backend import Row, RowResult
@@ -13,6 +15,8 @@ from lhama.plugins.backend import Row, RowResult
 if TYPE_CHECKING:
     from lhama.backends.llamacpp.topk import Ids, Logits
 
+FEW = 4
+"""Rows from which drawing together pays."""
 CHUNK = 8
 """Rows whose top-k is found at once: their logits stay in a core's cache."""
 THREADS = 4
@@ -40,41 +44,59 @@ class SamplerPool:
         self, rows: Sequence[Row], logits: Logits, masks: Mapping[int, bytes]
     ) -> tuple[RowResult, ...]:
         """One result for each row; ``logits``: float32, [rows, vocab], overwritten."""
-        raws: list[Logits | RowError] = []
-        most = 0
+        samplers: list[Sampler | None] = []
+        raws: list[Logits] = []
         for row, values in zip(rows, logits, strict=True):
             sampler = self._samplers.get(row.slot)
-            if sampler is None or (row.masked and row.slot not in masks):
-                problem = "never admitted" if sampler is None else "sampled without a mask"
-                raws.append(RowError(f"the slot was {problem}"))
-                continue
-            raws.append(sampler.edit(values, masks[row.slot] if row.masked else None))
-            most = max(most, sampler.candidates)
-        found = self._search(logits, most)
+            mask = masks.get(row.slot) if row.masked else None
+            if row.masked and mask is None:
+                sampler = None
+            samplers.append(sampler)
+            raws.append(values if sampler is None else sampler.edit(values, mask))
+        together = self._draw_together(samplers, logits)
         results = []
-        for index, (row, raw) in enumerate(zip(rows, raws, strict=True)):
+        for index, (row, sampler) in enumerate(zip(rows, samplers, strict=True)):
             try:
-                if isinstance(raw, RowError):
-                    raise raw
-                sampler = self._samplers[row.slot]
-                count = sampler.candidates
-                ids = found[index][:count] if count else None
-                token, logprob, best = sampler.draw(logits[index], raw, ids, masked=row.masked)
+                if sampler is None:
+                    problem = "sampled without a mask" if row.masked else "never admitted"
+                    raise RowError(f"the slot was {problem}")
+                token = together.get(index)
+                if token is None:
+                    token = sampler.draw(logits[index], masks.get(row.slot))
+                drawn = sampler.report(token, raws[index])
             except RowError as error:
                 results.append(RowResult(row.slot, row.epoch, 0, error=str(error)))
             else:
-                results.append(RowResult(row.slot, row.epoch, token, logprob, best))
+                results.append(RowResult(row.slot, row.epoch, *drawn))
         return tuple(results)
 
-    def _search(self, logits: Logits, count: int) -> list[Ids]:
+    def _draw_together(self, samplers: Sequence[Sampler | None], logits: Logits) -> dict[int, int]:
+        """Tokens, by row, of the rows whose whole chain numpy knows and whose logits are sound."""
+        alike = [
+            (index, sampler.sampling, sampler.uniform)
+            for index, sampler in enumerate(samplers)
+            if sampler is not None and sampler.uniform is not None
+        ]
+        if len(alike) < FEW:
+            return {}
+        ids, values = self._search(logits, max(sampling.top_k for _, sampling, _ in alike))
+        sound = np.isfinite(values[:, 0])
+        alike = [row for row in alike if sound[row[0]]]
+        picked = [index for index, _, _ in alike]
+        columns = chain.draw(
+            values[picked],
+            [sampling for _, sampling, _ in alike],
+            [uniform.next() for _, _, uniform in alike],
+        )
+        return dict(zip(picked, ids[picked, columns].tolist(), strict=True))
+
+    def _search(self, logits: Logits, count: int) -> tuple[Ids, Logits]:
         """The ``count`` largest of every row, largest first."""
-        if not count:
-            return []
         chunks = [logits[at : at + CHUNK] for at in range(0, len(logits), CHUNK)]
-        if self._threads is None or len(chunks) == 1:
-            return [ids for chunk in chunks for ids in top_rows(chunk, count)]
-        parts = self._threads.map(top_rows, chunks, [count] * len(chunks))
-        return [ids for part in parts for ids in part]
+        counts = [count] * len(chunks)
+        search = map if self._threads is None or len(chunks) == 1 else self._threads.map
+        ids, values = zip(*search(top_rows, chunks, counts), strict=True)
+        return np.concatenate(ids), np.concatenate(values)
 
     def close(self) -> None:
         if self._threads is not None:

@@ -1,9 +1,10 @@
 """Draws one token from a row of logits, with llama.cpp's chain and its order.
 
-penalties → top_k → typical_p → top_p → min_p → temperature → seeded draw. The stages are
-llama.cpp's own samplers but for two: penalties touch a few dozen tokens of the vocabulary and
-top-k leaves a few dozen, so numpy does both on the row in place and the chain sees only what is
-left of it. The tokens are those of the whole chain (``tests/backends`` compares them).
+penalties → top_k → typical_p → top_p → min_p → temperature → seeded draw. Penalties touch a few
+dozen tokens of the vocabulary and top-k leaves a few dozen, so numpy does both. What is left goes
+through ``chain`` together with the batch's other rows, where that knows all the stages, else
+through llama.cpp's own samplers. The tokens are those of the whole chain (``tests/backends``
+compares them).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lhama.backends.llamacpp import chain
 from lhama.backends.llamacpp.library import L, np
 from lhama.backends.llamacpp.topk import top
 from lhama.plugins.backend import Sampling
@@ -50,28 +52,22 @@ class Sampler:
         context: int,
         logprobs: int = -1,
     ) -> None:
+        self.sampling = sampling
+        seed = sampling.seed % 0xFFFFFFFF  # that one would make llama.cpp draw a seed of its own
+        self.uniform = chain.Uniform(seed) if chain.covers(sampling) else None
+        """Its random numbers, if ``chain.draw`` can draw for it."""
         self._vocab = vocab
         self._logprobs = logprobs
         self._penalties = Penalties.of(sampling, history, context)
-        self._greedy = sampling.temperature <= 0 and sampling.typical_p >= 1
         self._top_k = min(sampling.top_k, vocab) if sampling.top_k > 0 else vocab
-        self._chain = None if self._greedy else Chain(sampling, self._top_k)
+        greedy = sampling.temperature <= 0 and sampling.typical_p >= 1
+        own = greedy or self.uniform is not None
+        self._chain = None if own else Chain(sampling, seed, self._top_k)
 
     def close(self) -> None:
         """Free the chain; the sampler must not be used again."""
         if self._chain is not None:
             self._chain.close()
-
-    @property
-    def candidates(self) -> int:
-        """How many of the largest logits ``draw`` looks at; 0: it needs no such search."""
-        return 0 if self._chain is None or self._top_k == self._vocab else self._top_k
-
-    def sample(self, row: Logits, mask: bytes | None = None) -> Drawn:
-        """``edit``, the search and ``draw`` for a row of its own. Raises ``RowError``."""
-        raw = self.edit(row, mask)
-        ids = top(row, self.candidates) if self.candidates else None
-        return self.draw(row, raw, ids, masked=mask is not None)
 
     def edit(self, row: Logits, mask: bytes | None) -> Logits:
         """Apply penalties and mask to ``row`` (float32, [vocab]) in place.
@@ -87,25 +83,36 @@ class Sampler:
             row[~unpack(mask, self._vocab)] = -np.inf
         return raw
 
-    def draw(self, row: Logits, raw: Logits, ids: Ids | None, *, masked: bool) -> Drawn:
-        """The token drawn from the edited row; ``ids``: its ``candidates`` largest, largest first.
-
-        Raises ``RowError`` where the logits or the mask leave no token.
-        """
+    def draw(self, row: Logits, mask: bytes | None) -> int:
+        """The token drawn from an edited row, by itself. Raises ``RowError``."""
+        if self.uniform is not None:
+            best = top(row, self._top_k)
+            logits = row[best]
+            check(float(logits[0]))
+            return int(best[chain.draw_one(logits, self.sampling, self.uniform.next())])
         if self._chain is None:
             token = int(row.argmax())  # a NaN counts as the largest
-            _check(float(row[token]))
-        else:
-            _check(float(row.max() if ids is None else row[ids[0]]))
-            if masked:  # some stages take the logarithm of a forbidden token's 0
-                allowed = row > -np.inf if ids is None else row[ids] > -np.inf
-                ids = np.flatnonzero(allowed) if ids is None else ids[allowed]
-            token = self._chain.draw(row, ids, ordered=self.candidates > 0)
+            check(float(row[token]))
+            return token
+        ids = top(row, self._top_k) if self._top_k < self._vocab else None
+        check(float(row.max() if ids is None else row[ids[0]]))
+        if mask is not None:  # some stages take the logarithm of a forbidden token's 0
+            allowed = row > -np.inf if ids is None else row[ids] > -np.inf
+            ids = np.flatnonzero(allowed) if ids is None else ids[allowed]
+        return self._chain.draw(row, ids, ordered=self._top_k < self._vocab)
+
+    def report(self, token: int, raw: Logits) -> Drawn:
+        """Take note of the token that was drawn; its log-probability where it was asked for."""
         if self._penalties is not None:
             self._penalties.accept(token)
         if self._logprobs < 0:
             return token, None, ()
         return token, *logprobs(raw, token, self._logprobs)
+
+    def sample(self, row: Logits, mask: bytes | None = None) -> Drawn:
+        """``edit``, ``draw`` and ``report``. Raises ``RowError``."""
+        raw = self.edit(row, mask)
+        return self.report(self.draw(row, mask), raw)
 
 
 class Penalties:
@@ -156,11 +163,11 @@ class Penalties:
 class Chain:
     """llama.cpp's samplers behind top-k, and the array of candidates they work on."""
 
-    def __init__(self, sampling: Sampling, candidates: int) -> None:
+    def __init__(self, sampling: Sampling, seed: int, candidates: int) -> None:
         chain = L.llama_sampler_chain_init(L.llama_sampler_chain_default_params())
         self._free = weakref.finalize(self, L.llama_sampler_free, chain)
         self._chain = chain
-        for stage in _stages(sampling):
+        for stage in _stages(sampling, seed):
             L.llama_sampler_chain_add(chain, stage)
         self._memory = np.zeros(candidates, _CANDIDATE)
         self._id, self._logit = self._memory["id"], self._memory["logit"]
@@ -188,7 +195,7 @@ class Chain:
         return np.arange(size, dtype=np.int32)
 
 
-def _stages(sampling: Sampling) -> list[Any]:
+def _stages(sampling: Sampling, seed: int) -> list[Any]:
     """The samplers behind top-k, those that change nothing left out.
 
     ``min_keep`` is 0 as in llama-server.
@@ -202,8 +209,7 @@ def _stages(sampling: Sampling) -> list[Any]:
         stages.append(L.llama_sampler_init_min_p(sampling.min_p, 0))
     if sampling.temperature != 1:
         stages.append(L.llama_sampler_init_temp(sampling.temperature))
-    # 0xFFFFFFFF would make llama.cpp draw a seed of its own.
-    stages.append(L.llama_sampler_init_dist(sampling.seed % 0xFFFFFFFF))
+    stages.append(L.llama_sampler_init_dist(seed))
     return stages
 
 
@@ -223,7 +229,7 @@ def unpack(mask: bytes, vocab: int) -> npt.NDArray[np.bool_]:
     return bits.view(np.bool_)
 
 
-def _check(largest: float) -> None:
+def check(largest: float) -> None:
     if not math.isfinite(largest):
         if largest == -math.inf:
             raise RowError("no token is allowed here")

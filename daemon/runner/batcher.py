@@ -30,7 +30,10 @@ COPY_GAIN = 32
 """Tokens a cached prefix must save to be worth a copy, or a slot far from the busy ones."""
 
 MIXED_SHARE = 4
-"""While answers are being generated, prompts get 1/4 of a step, so that tokens keep flowing."""
+"""While most requests generate, prompts get 1/4 of a step, so that tokens keep flowing."""
+
+LEAST_PIECE = 16
+"""Tokens a prompt gets at least in a step that it shares with other prompts' pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +102,32 @@ class Batcher:
             for sequence in list(self._running)  # a full one may end here
             if not sequence.in_prompt and self._has_next(sequence, kv)
         ]
-        budget = self._limits.batch_tokens - len(rows)
-        if rows:
-            budget = min(budget, self._limits.batch_tokens // MIXED_SHARE)
+        budget, most = self._for_prompts(len(rows))
         for sequence in self._running:
             if sequence.in_prompt and budget > 0:
-                rows.append(self._prompt_row(sequence, budget))
+                rows.append(self._prompt_row(sequence, min(budget, most)))
                 budget -= len(rows[-1].tokens)
         while self._waiting and budget > 0 and (slot := self._choose_slot()) is not None:
             sequence = self._admit(self._waiting.popleft(), slot, kv, admits)
-            rows.append(self._prompt_row(sequence, budget))
+            rows.append(self._prompt_row(sequence, min(budget, most)))
             budget -= len(rows[-1].tokens)
         if not rows:
             return None
         rows.sort(key=_slot)
         self._step += 1
         return StepPlan(self._step, tuple(rows), tuple(kv), tuple(admits))
+
+    def _for_prompts(self, generating: int) -> tuple[int, int]:
+        """Tokens that all prompts, and that one prompt, may have of a step."""
+        limits = self._limits
+        begun = sum(sequence.in_prompt for sequence in self._running)
+        prompts = begun + min(len(self._waiting), limits.slots - len(self._running))
+        budget = limits.batch_tokens - generating
+        if generating > prompts:
+            budget = min(budget, limits.batch_tokens // MIXED_SHARE)
+        if limits.ragged or not prompts:
+            return budget, budget
+        return budget, max(budget // prompts, LEAST_PIECE)
 
     def _decode_row(self, sequence: Sequence) -> Row:
         position = sequence.planned

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("llama_cpp")
 
 from lhama.backends.llamacpp.library import L, np
+from lhama.backends.llamacpp.pool import SamplerPool
 from lhama.backends.llamacpp.sampling import (
     Penalties,
     RowError,
@@ -19,9 +20,10 @@ from lhama.backends.llamacpp.sampling import (
     logprobs,
     top,
 )
-from lhama.plugins.backend import Sampling
+from lhama.plugins.backend import Row, Sampling
 
 VOCAB = 20_003  # no multiple of anything
+WORDS = ("not a number", "no token", "without a mask", "never admitted")
 
 
 def row(seed: int) -> np.ndarray:
@@ -189,3 +191,55 @@ def test_a_mask_forbids(sampling: Sampling) -> None:
     assert {sampler.sample(row(i), mask)[0] for i in range(40)} <= set(allowed)
     with pytest.raises(RowError, match="no token is allowed"):
         sampler.sample(row(0), b"\0" * len(mask))
+
+
+def test_rows_of_all_kinds_in_one_batch_draw_what_they_draw_alone() -> None:
+    """Chains that numpy draws for, others, greedy ones, masks and penalties, three steps long."""
+    wishes = [
+        Sampling(seed=1),
+        Sampling(seed=2, top_k=7, top_p=1.0, min_p=0.2),
+        Sampling(temperature=0),
+        Sampling(seed=4, top_k=0),
+        Sampling(seed=5, typical_p=0.7),
+        Sampling(seed=6, repeat_penalty=1.3, temperature=1.7),
+        Sampling(seed=7, top_k=200, top_p=0.5),
+        *(Sampling(seed=seed, temperature=0.5) for seed in range(20, 30)),
+    ]
+    allowed = np.packbits(np.arange(VOCAB) % 3 == 0, bitorder="little").tobytes()
+    masks = {0: allowed, 3: allowed}
+    rows = [Row(slot, 1, 9, masked=slot in masks) for slot in range(len(wishes))]
+    pools = [SamplerPool(parallel=False), SamplerPool(parallel=True)]
+    alone = [Sampler(wish, (5, 6), VOCAB, 512, 2) for wish in wishes]
+    for pool in pools:
+        for slot, wish in enumerate(wishes):
+            pool.install(slot, Sampler(wish, (5, 6), VOCAB, 512, 2))
+    for step in range(3):
+        logits = np.stack([row(100 * step + slot) for slot in range(len(wishes))])
+        expected = [
+            s.sample(values.copy(), masks.get(slot))
+            for slot, (s, values) in enumerate(zip(alone, logits, strict=True))
+        ]
+        for pool in pools:
+            drawn = pool.sample(rows, logits.copy(), masks)
+            assert [(r.token, r.logprob, r.top) for r in drawn] == expected
+    for pool in pools:
+        pool.close()
+
+
+def test_a_bad_row_leaves_its_batch_alone() -> None:
+    pool = SamplerPool(parallel=False)
+    for slot in (0, 1, 2, 3):
+        pool.install(slot, Sampler(Sampling(seed=slot), (), VOCAB, 512))
+    logits = np.stack([row(slot) for slot in range(5)])
+    logits[1, VOCAB - 1] = np.nan
+    logits[2] = -np.inf
+    rows = [Row(slot, 1, 9, masked=slot == 3) for slot in range(5)]
+    drawn = pool.sample(rows, logits.copy(), {})
+    [token, *_] = Sampler(Sampling(seed=0), (), VOCAB, 512).sample(row(0))
+    assert (drawn[0].token, drawn[0].error) == (token, "")
+    assert [next(words for words in WORDS if words in result.error) for result in drawn[1:]] == [
+        "not a number",
+        "no token",
+        "without a mask",
+        "never admitted",
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lhama.backends.reference.tokenizer import ReferenceTokenizer
 from lhama.daemon.prompt.output import OutputParser
 from lhama.daemon.runner.answer import Answer
@@ -72,3 +74,35 @@ def test_a_short_prefix_is_not() -> None:
     _run(batcher, {1: END, 2: END})
     _submit(batcher, 3, [2, 5, 9])
     assert _slots(_run(batcher, {})) == [0, 1]
+
+
+def _pieces(plan: StepPlan) -> dict[int, int]:
+    return {row.slot: len(row.tokens) or 1 for row in plan.rows}
+
+
+def test_prompts_share_a_step_in_equal_pieces_where_the_engine_wants_it() -> None:
+    batcher = Batcher(replace(LIMITS, batch_tokens=90, ragged=False), frozenset({END}))
+    for n, length in enumerate((70, 40, 50)):
+        _submit(batcher, n, [n] * length)
+    assert _pieces(_run(batcher, {})) == {0: 30, 1: 30, 2: 30}
+    assert _pieces(_run(batcher, {})) == {0: 30, 1: 10, 2: 20}
+    assert _pieces(_run(batcher, {})) == {0: 10, 1: 1, 2: 1}
+
+
+def test_prompts_come_one_after_the_other_where_it_does_not() -> None:
+    batcher = Batcher(replace(LIMITS, batch_tokens=90), frozenset({END}))
+    for n, length in enumerate((70, 40)):
+        _submit(batcher, n, [n] * length)
+    assert _pieces(_run(batcher, {})) == {0: 70, 1: 20}
+
+
+def test_a_prompt_waits_for_many_that_generate_and_not_for_few() -> None:
+    batcher = Batcher(replace(LIMITS, batch_tokens=80), frozenset({END}))
+    for n in range(3):
+        _submit(batcher, n, [n, 1])
+    _run(batcher, {})
+    _submit(batcher, 3, [9] * 70)
+    assert _pieces(_run(batcher, {}))[3] == 20, "a quarter of the step"
+    _submit(batcher, 4, [10] * 70)
+    _submit(batcher, 5, [11] * 70)
+    assert _pieces(_run(batcher, {})) == {0: 1, 1: 1, 2: 1, 3: 50, 4: 27}, "all that is left"
