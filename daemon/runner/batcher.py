@@ -123,7 +123,7 @@ class Batcher:
         begun = sum(sequence.in_prompt for sequence in self._running)
         prompts = begun + min(len(self._waiting), limits.slots - len(self._running))
         budget = limits.batch_tokens - generating
-        if generating > prompts:
+        if generating >= prompts:
             budget = min(budget, limits.batch_tokens // MIXED_SHARE)
         if limits.ragged or not prompts:
             return budget, budget
