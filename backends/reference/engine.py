@@ -177,6 +177,8 @@ class ReferenceEngine:
             if self._behaviour.fault == "text" and self._behaviour.fault_step in text:
                 raise BackendError(f"a fault at token {self._behaviour.fault_step} was asked for")
             numbers = [byte / 255 + 0.001 for byte in _digest(text)[:count]]
+            if self._behaviour.fault == "nan":
+                numbers[-1] = math.nan
             vectors.append(array("f", numbers).tobytes())
         return vectors
 

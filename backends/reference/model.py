@@ -36,7 +36,7 @@ class Behaviour:
     load_us: int = 0
     fault: str = ""
     """``load``, ``prepare``, ``compute`` or ``row`` raise or report an error; ``crash`` kills the
-    process by SIGKILL; ``hang`` never returns; ``text`` fails steps that embed one text."""
+    process by SIGKILL; ``hang`` never returns; ``text`` fails steps that embed one text, ``nan`` spoils vectors."""
     fault_step: int = 0
     """The step at which the fault happens; of ``text``, a token of the text."""
     pooling: int = 0

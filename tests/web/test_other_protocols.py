@@ -22,7 +22,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/responses": {"input": "hi", "max_output_tokens": 6, "temperature": 0},
     "/v1/messages": {"messages": ASKED, "max_tokens": 6, "temperature": 0},
 }
-ROUTES = (*BODIES, "/v1/embeddings", "/v1/messages/count_tokens")
+ROUTES = (*BODIES, "/v1/embeddings", "/v1/rerank", "/v1/messages/count_tokens")
 MALFORMED = (
     b"",
     b"{",
