@@ -266,7 +266,9 @@ class StepHandle(Protocol):
     def supply_masks(self, masks: Mapping[int, bytes]) -> None:
         """Give the masked rows their masks: slot → bit set, 32-bit little-endian words, bit t of
         the set allows token t. Called once, from another thread perhaps, for every plan with a
-        masked row and for no other; sampling waits for it, the forward pass does not."""
+        masked row and for no other; sampling waits for it, the forward pass does not. A masked
+        row without a mask has ended meanwhile: whatever it gives is not used, but it is not
+        drawn freely."""
         ...
 
 

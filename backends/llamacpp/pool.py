@@ -48,11 +48,10 @@ class SamplerPool:
         raws: list[Logits] = []
         for row, values in zip(rows, logits, strict=True):
             sampler = self._samplers.get(row.slot)
-            mask = masks.get(row.slot) if row.masked else None
-            if row.masked and mask is None:
+            if row.masked and row.slot not in masks:
                 sampler = None
             samplers.append(sampler)
-            raws.append(values if sampler is None else sampler.edit(values, mask))
+            raws.append(values if sampler is None else sampler.edit(values, masked=row.masked))
         together = self._draw_together(samplers, logits)
         results = []
         for index, (row, sampler) in enumerate(zip(rows, samplers, strict=True)):
@@ -62,7 +61,9 @@ class SamplerPool:
                     raise RowError(f"the slot was {problem}")
                 token = together.get(index)
                 if token is None:
-                    token = sampler.draw(logits[index], masks.get(row.slot))
+                    token = sampler.draw(logits[index])
+                if row.masked:
+                    token = sampler.allowed(token, logits[index], masks[row.slot])
                 drawn = sampler.report(token, raws[index])
             except RowError as error:
                 results.append(RowResult(row.slot, row.epoch, 0, error=str(error)))

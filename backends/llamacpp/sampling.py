@@ -69,21 +69,19 @@ class Sampler:
         if self._chain is not None:
             self._chain.close()
 
-    def edit(self, row: Logits, mask: bytes | None) -> Logits:
-        """Apply penalties and mask to ``row`` (float32, [vocab]) in place.
+    def edit(self, row: Logits, *, masked: bool = False) -> Logits:
+        """Apply penalties to ``row`` (float32, [vocab]) in place; ``masked``: a mask may follow.
 
         Returns the logits as the model gave them, where log-probabilities will be asked for.
         """
         raw = row
-        if self._logprobs >= 0 and (mask is not None or self._penalties is not None):
+        if self._logprobs >= 0 and (masked or self._penalties is not None):
             raw = row.copy()
         if self._penalties is not None:
             self._penalties.apply(row)
-        if mask is not None:
-            row[~unpack(mask, self._vocab)] = -np.inf
         return raw
 
-    def draw(self, row: Logits, mask: bytes | None) -> int:
+    def draw(self, row: Logits, *, masked: bool = False) -> int:
         """The token drawn from an edited row, by itself. Raises ``RowError``."""
         if self.uniform is not None:
             best = top(row, self._top_k)
@@ -96,10 +94,18 @@ class Sampler:
             return token
         ids = top(row, self._top_k) if self._top_k < self._vocab else None
         check(float(row.max() if ids is None else row[ids[0]]))
-        if mask is not None:  # some stages take the logarithm of a forbidden token's 0
+        if masked:  # some stages take the logarithm of a forbidden token's 0
             allowed = row > -np.inf if ids is None else row[ids] > -np.inf
             ids = np.flatnonzero(allowed) if ids is None else ids[allowed]
         return self._chain.draw(row, ids, ordered=self._top_k < self._vocab)
+
+    def allowed(self, token: int, row: Logits, mask: bytes) -> int:
+        """``token`` if the mask has it, else one drawn from those it has: the order in which
+        llama.cpp looks at a grammar. Raises ``RowError`` where there is none."""
+        if token >> 3 < len(mask) and mask[token >> 3] >> (token & 7) & 1:
+            return token
+        row[~unpack(mask, self._vocab)] = -np.inf
+        return self.draw(row, masked=True)
 
     def report(self, token: int, raw: Logits) -> Drawn:
         """Take note of the token that was drawn; its log-probability where it was asked for."""
@@ -110,9 +116,10 @@ class Sampler:
         return token, *logprobs(raw, token, self._logprobs)
 
     def sample(self, row: Logits, mask: bytes | None = None) -> Drawn:
-        """``edit``, ``draw`` and ``report``. Raises ``RowError``."""
-        raw = self.edit(row, mask)
-        return self.report(self.draw(row, mask), raw)
+        """``edit``, ``draw``, ``allowed`` and ``report``. Raises ``RowError``."""
+        raw = self.edit(row, masked=mask is not None)
+        token = self.draw(row)
+        return self.report(token if mask is None else self.allowed(token, row, mask), raw)
 
 
 class Penalties:

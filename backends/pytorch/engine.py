@@ -157,9 +157,10 @@ class PyTorchEngine:
     def _draw(self, logits: torch.Tensor, request: Request, masks: Mapping[int, bytes]) -> Drawn:
         request = request.to(self._device)
         allowed = {
-            index: self._upload(unpack(masks[row.slot], self.limits.vocab))
+            # A row without a mask has ended meanwhile; nothing is drawn freely for it.
+            index: self._upload(unpack(masks.get(row.slot, bytes(4)), self.limits.vocab))
             for index, row in enumerate(request.rows)
-            if row.masked and row.slot in masks  # a row without one has ended meanwhile
+            if row.masked
         }
         drawn = self._sampler.draw(logits, request, allowed)
         self._last_token[request.slots] = drawn.tokens

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from operator import attrgetter
 
+from lhama.daemon.runner.grammar import GrammarError, Masks
 from lhama.daemon.runner.sequence import Sequence, Slot, Submission
 from lhama.plugins.backend import (
     DROPPED,
@@ -58,6 +59,7 @@ class Batcher:
         self._slots = [Slot(index) for index in range(limits.slots)]
         self._step = 0
         self._news: list[News] = []
+        self._masks = Masks(limits.vocab)
 
     # ------------------------------------------------------------------------ requests come and go
 
@@ -150,15 +152,15 @@ class Batcher:
         """Whether the sequence generates in the coming step; makes room for it if it must."""
         if sequence.exhausted:
             return False
-        if sequence.planned < self._limits.context:
+        if sequence.planned < self._limits.context - 1:  # one place stays free, as in llama.cpp
             return True
         if sequence.in_flight:  # full: decide when all of it is known
             return False
         if not sequence.request.shift:
             self._end(sequence, "length")
             return False
-        keep = max(0, min(sequence.request.num_keep, self._limits.context - 2))
-        discard = max((self._limits.context - keep) // 2, 1)
+        keep = max(0, min(sequence.request.num_keep, self._limits.context - 4))
+        discard = max((sequence.planned - keep) // 2, 1)
         sequence.drop_cached(keep, discard)
         if "shift" in self._limits.features:
             kv.append(Shift(sequence.slot, keep, discard))
@@ -243,15 +245,22 @@ class Batcher:
     def masks_for(self, plan: StepPlan) -> dict[int, bytes]:
         """The grammar masks of a plan's rows; their sequences' tokens are all known by now."""
         rows = {(row.slot, row.epoch) for row in plan.rows if row.masked}
+        masked = [
+            (sequence, sequence.request.grammar)
+            for sequence in self._running
+            if sequence.request.grammar is not None and (sequence.slot, sequence.epoch) in rows
+        ]
         masks: dict[int, bytes] = {}
-        for sequence in list(self._running):
-            grammar = sequence.request.grammar
-            if grammar is None or (sequence.slot, sequence.epoch) not in rows:
-                continue
-            try:
-                masks[sequence.slot] = grammar.mask()
-            except Exception as error:  # the grammar's trouble is this request's alone
-                self._fail(sequence, f"the grammar failed: {error}")
+        computed: list[bytes | GrammarError]
+        try:
+            computed = self._masks.compute([grammar for _, grammar in masked])
+        except Exception as error:
+            computed = [GrammarError(str(error))] * len(masked)
+        for (sequence, _), mask in zip(masked, computed, strict=True):
+            if isinstance(mask, GrammarError):  # its trouble is this request's alone
+                self._fail(sequence, f"the grammar failed: {mask}")
+            else:
+                masks[sequence.slot] = mask
         return masks
 
     def commit(self, plan: StepPlan, result: StepResult) -> None:
@@ -279,11 +288,19 @@ class Batcher:
             return
         sequence.tokens.append(drawn.token)
         self._news.append(News(sequence, drawn))
-        grammar = sequence.request.grammar
-        if grammar is not None and grammar.accept(drawn.token):
-            self._end(sequence, "stop")
-        elif 0 <= sequence.request.num_predict <= sequence.generated:
+        complete = False
+        if (grammar := sequence.request.grammar) is not None:
+            try:
+                complete = grammar.accept(drawn.token)
+            except GrammarError as error:
+                self._fail(sequence, f"the grammar failed: {error}")
+                return
+        if 0 <= sequence.request.num_predict <= sequence.generated:
             self._end(sequence, "length")
+        elif complete:
+            # Only an end token may follow: it is counted, as where it is drawn, and not computed.
+            sequence.generated += 1
+            self._end(sequence, "stop")
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
         """End the requests of a step that could not be computed; what their slots hold is void."""

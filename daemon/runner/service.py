@@ -17,7 +17,7 @@ from lhama.daemon.prompt.output import OutputParser
 from lhama.daemon.runner.answer import Answer
 from lhama.daemon.runner.embedding import EmbeddingLine, TextRequest
 from lhama.daemon.runner.failure import failure
-from lhama.daemon.runner.grammar import Grammars
+from lhama.daemon.runner.grammar import Compilers, Grammar, Grammars
 from lhama.daemon.runner.pipeline import Cancelled, Pipeline
 from lhama.daemon.runner.sequence import Submission
 from lhama.daemon.runner.texts import TextFacts, TextTokenizer
@@ -78,7 +78,9 @@ class Service:
         self._pipeline = pipeline
         self._inbox = pipeline.inbox
         self._send = send
-        self._grammars = Grammars(engine.tokenizer)
+        self._compilers = Compilers(Grammars(engine.tokenizer))
+        if engine.limits.late_mask:
+            self._compilers.prepare(idle=lambda: not pipeline.active)
 
     def handle(self, message: ToRunner) -> None:
         """Answer one message, or hand it to the pipeline. Never raises for a request's sake."""
@@ -91,7 +93,11 @@ class Service:
                 self._guarded(message.id, lambda: self._refuse_embedding(message))
             case Rank():
                 self._guarded(message.id, self._refuse_ranking)
+            case Cancel(id=request_id) if self._compilers.cancel(request_id):
+                pass  # the pipeline does not know it yet
             case _:
+                if isinstance(message, Shutdown):
+                    self._compilers.close()
                 control(message, self._pipeline, self._send)
 
     def _generate(self, request: Generate) -> None:
@@ -112,26 +118,41 @@ class Service:
         answer = Answer(
             request.id, self._tokenizer, request.stop, parser, transcript, built.truncated
         )
-        grammar = self._grammars.matcher(request.grammar) if request.grammar else None
-        if grammar is not None and not self._engine.limits.late_mask:
-            raise RunnerFailed("this model's backend has no structured output", status=400)
-        self._inbox.put(
-            Submission(
-                request.id,
-                built.tokens,
-                request.sampling,
-                request.num_predict,
-                self._kept(request.num_keep, built.tokens),
-                request.shift,
-                request.logprobs,
-                answer,
-                grammar,
-            )
+        submission = Submission(
+            request.id,
+            built.tokens,
+            request.sampling,
+            request.num_predict,
+            self._kept(request.num_keep, built.tokens),
+            request.shift,
+            request.logprobs,
+            answer,
         )
+        if request.grammar:
+            self._constrain(submission, request.grammar)
+        else:
+            self._inbox.put(submission)
+
+    def _constrain(self, submission: Submission, text: str) -> None:
+        """Have the grammar made, then submit."""
+        if not self._engine.limits.late_mask:
+            raise RunnerFailed("this model's backend has no structured output", status=400)
+
+        def made(outcome: Grammar | Exception) -> None:
+            self._guarded(submission.id, lambda: submit(outcome))
+
+        def submit(outcome: Grammar | Exception) -> None:
+            if isinstance(outcome, Exception):
+                raise outcome
+            submission.grammar = outcome
+            self._inbox.put(submission)
+
+        self._compilers.begin(submission.id, text, made)
 
     def _kept(self, num_keep: int, prompt: list[int]) -> int:
-        """Tokens a context shift keeps: a BOS and ``num_keep`` more; negative: all of the prompt."""
-        return len(prompt) if num_keep < 0 else num_keep + self._tokenizer.add_bos
+        """Tokens a context shift keeps: ``num_keep``, negative: all of the prompt, and one more
+        where the tokenizer adds a BOS, as llama.cpp's server has it."""
+        return (len(prompt) if num_keep < 0 else num_keep) + self._tokenizer.add_bos
 
     def _render(self, request: Render) -> None:
         limit = self._engine.limits.context

@@ -31,9 +31,13 @@ def row(seed: int) -> np.ndarray:
 
 
 def whole_chain(
-    sampling: Sampling, history: Sequence[int], rows: Sequence[np.ndarray]
+    sampling: Sampling,
+    history: Sequence[int],
+    rows: Sequence[np.ndarray],
+    allowed: np.ndarray | None = None,
 ) -> list[int]:
-    """llama-server's chain over every token of the vocabulary."""
+    """llama-server's chain over every token of the vocabulary. ``allowed``: bool [VOCAB], applied
+    as it applies a grammar: first, and only where a token drawn without it is forbidden."""
     chain = L.llama_sampler_chain_init(L.llama_sampler_chain_default_params())
     for stage in (
         L.llama_sampler_init_penalties(
@@ -55,15 +59,22 @@ def whole_chain(
         L.llama_sampler_accept(chain, token)
     tokens = []
     data = (L.llama_token_data * VOCAB)()
-    for logits in rows:
+
+    def draw(logits: np.ndarray) -> int:
         view = np.ctypeslib.as_array(data)
         view["id"], view["logit"], view["p"] = np.arange(VOCAB), logits, 0
         array = L.llama_token_data_array(
             data=ctypes.cast(data, L.llama_token_data_p), size=VOCAB, selected=-1, sorted=False
         )
         L.llama_sampler_apply(chain, ctypes.byref(array))
-        tokens.append(array.data[array.selected].id)
-        L.llama_sampler_accept(chain, tokens[-1])
+        return int(array.data[array.selected].id)
+
+    for logits in rows:
+        token = draw(logits)
+        if allowed is not None and not allowed[token]:
+            token = draw(np.where(allowed, logits, -np.inf))
+        tokens.append(token)
+        L.llama_sampler_accept(chain, token)
     L.llama_sampler_free(chain)
     return tokens
 
@@ -179,6 +190,29 @@ def test_a_row_that_is_no_number_is_an_error(sampling: Sampling, poison: float) 
         values[place] = poison
         with pytest.raises(RowError, match="not a number"):
             Sampler(sampling, (), VOCAB, 100).sample(values)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(seed=7),
+        Sampling(temperature=0),
+        Sampling(temperature=0, repeat_penalty=1.4),
+        Sampling(temperature=1.5, top_k=1000, top_p=0.99, seed=8),
+        Sampling(temperature=0.9, top_k=60, min_p=0.05, repeat_penalty=1.2, seed=12),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("share", [0.9, 0.02])
+def test_a_mask_is_looked_at_as_llama_cpp_does(sampling: Sampling, share: float) -> None:
+    """Freely at first, so that a seed gives the same answer where the model keeps to the grammar
+    by itself."""
+    allowed = np.random.default_rng(3).random(VOCAB) < share
+    mask = np.packbits(allowed, bitorder="little").tobytes()
+    sampler = Sampler(sampling, (1, 2, 3), VOCAB, 100)
+    rows = [row(seed) for seed in range(30)]
+    expected = whole_chain(sampling, (1, 2, 3), rows, allowed)
+    assert [sampler.sample(values.copy(), mask)[0] for values in rows] == expected
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(), Sampling(top_k=0)])

@@ -11,10 +11,11 @@ from lhama.daemon.prompt.output import OutputParser
 from lhama.daemon.runner.answer import Answer
 from lhama.daemon.runner.batcher import Batcher
 from lhama.daemon.runner.emitter import Emitter
+from lhama.daemon.runner.grammar import Grammar
 from lhama.daemon.runner.pipeline import Cancelled, Order, Pipeline
 from lhama.daemon.runner.sequence import Submission
 from lhama.daemon.wire import codec
-from lhama.daemon.wire.messages import Done, Failed, FromRunner, Prompt, Step
+from lhama.daemon.wire.messages import Done, Failed, FromRunner, Prompt, Step, TokenLogprob
 from lhama.plugins.backend import Engine, LoadOptions, Sampling, StepPlan
 
 PROMPT = Behaviour()
@@ -28,6 +29,8 @@ class Received:
     """What one request got."""
 
     text: str = ""
+    chunks: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     done: Done | None = None
     error: str = ""
     ends: int = 0
@@ -75,6 +78,8 @@ class Line:
         sampling: Sampling = GREEDY,
         num_keep: int = 0,
         shift: bool = True,
+        logprobs: int = -1,
+        grammar: Grammar | None = None,
     ) -> Received:
         """Send a request; the returned record fills as its answer comes."""
         tokenizer = self.engine.tokenizer
@@ -82,9 +87,10 @@ class Line:
         answer = Answer(request_id, tokenizer, stop or [], OutputParser(Prompt(), text))
         self.answers[request_id] = answer
         tokens = tokenizer.encode(text, add_special=True, parse_special=True)
-        self.pipeline.inbox.put(
-            Submission(request_id, tokens, sampling, num_predict, num_keep, shift, -1, answer)
+        request = Submission(
+            request_id, tokens, sampling, num_predict, num_keep, shift, logprobs, answer, grammar
         )
+        self.pipeline.inbox.put(request)
         return received
 
     def cancel(self, request_id: int) -> None:
@@ -108,6 +114,9 @@ class Line:
         for delta in message.deltas:
             received = self.received[delta.id]
             received.text += delta.content
+            if delta.content:
+                received.chunks.append(delta.content)
+            received.logprobs += delta.logprobs
             if delta.done is not None:
                 received.done = delta.done
                 self._end(received)
