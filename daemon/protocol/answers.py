@@ -73,7 +73,6 @@ class NativeAnswer(Answer):
             prompt_eval_duration=max(done.prompt_ns, 1),
             eval_count=done.eval_tokens,
             eval_duration=max(done.eval_ns, 1),
-            truncated_tokens=done.truncated_tokens,
             **self._context(done),
         )
 

@@ -55,7 +55,6 @@ class GenerateReply(msgspec.Struct, omit_defaults=True, kw_only=True):
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
-    truncated_tokens: int = 0
     """Tokens of the prompt that were cut. Not Ollama's; absent where none was."""
     tool_calls: list[Call] | None = None
     debug_info: DebugInfo | None = msgspec.field(default=None, name="_debug_info")
@@ -83,7 +82,6 @@ class ChatReply(msgspec.Struct, omit_defaults=True, kw_only=True):
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
-    truncated_tokens: int = 0
 
 
 class Progress(msgspec.Struct, omit_defaults=True):

@@ -257,7 +257,7 @@ async def test_bodies_that_are_no_form(kind: str, body: bytes, server: Server) -
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_cut_prompt_is_told_in_a_header_and_in_the_counts(
+async def test_a_cut_prompt_is_told_in_a_header_and_in_the_usage(
     stream: bool, server: Server, create: Create
 ) -> None:
     await create("small", parameters={"num_ctx": 256})
@@ -270,8 +270,10 @@ async def test_a_cut_prompt_is_told_in_a_header_and_in_the_counts(
             reply = await server.send("POST", path, {**body, **asked, **usage})
             header = reply.header("lhama-truncated-tokens")
             told = [part for part in reply.body.split(b"\n") if b'"truncated_tokens":' in part]
-            assert (header is not None, len(told)) == (cut, int(cut)), (path, reply.body)
-            if cut:
+            # Ollama's own replies have no place for it: they stay as they are.
+            in_body = cut and path != "/api/chat"
+            assert (header is not None, len(told)) == (cut, int(in_body)), (path, reply.body)
+            if in_body:
                 assert header is not None
                 assert f'"truncated_tokens":{header}'.encode() in told[0]
                 assert int(header) > 256
