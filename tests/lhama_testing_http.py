@@ -101,11 +101,18 @@ async def serving(models: Path, **flags: Any) -> AsyncIterator[Server]:
 
 
 async def create_reference(
-    server: Server, folder: Path, name: str, behaviour: Behaviour = Behaviour(), **members: Any
+    server: Server,
+    folder: Path,
+    name: str,
+    behaviour: Behaviour = Behaviour(),
+    *,
+    context: int = 2048,
+    **members: Any,
 ) -> None:
-    """Create a reference model; ``members``: further ones of the create request."""
+    """Create a reference model trained for ``context`` tokens; ``members``: further ones of the
+    create request."""
     file = folder / "reference.gguf"
-    model.write(file, behaviour)
+    model.write(file, behaviour, context=context)
     data = file.read_bytes()
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
     await server.send("POST", f"/api/blobs/{digest}", data)

@@ -34,6 +34,8 @@ class Behaviour:
     end_after: int = 0
     """The mean length of an answer in tokens; 0: only ``num_predict`` and stop strings end it."""
     load_us: int = 0
+    memory_context: int = 0
+    """The longest context that memory is enough for; 0: any."""
     fault: str = ""
     """``load``, ``prepare``, ``compute`` or ``row`` raise or report an error; ``crash`` kills the
     process by SIGKILL; ``hang`` never returns; ``text`` fails steps that embed one text, ``nan`` spoils vectors."""

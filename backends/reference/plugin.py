@@ -16,6 +16,7 @@ from lhama.plugins.backend import (
     LoadOptions,
     MemoryEstimate,
     ModelFiles,
+    OutOfMemory,
     Probe,
     Progress,
     Support,
@@ -48,6 +49,8 @@ class ReferenceBackend:
         time.sleep(behaviour.load_us / 1e6)
         if behaviour.fault == "load":
             raise BackendError("a fault in load was asked for")
+        if 0 < behaviour.memory_context < options.context:
+            raise OutOfMemory(f"a context of {options.context} tokens was made not to fit")
         progress(1.0, "hashing")
         return ReferenceEngine(behaviour, options)
 

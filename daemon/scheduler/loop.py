@@ -18,7 +18,13 @@ from lhama.daemon.config import Settings
 from lhama.daemon.durations import FOREVER
 from lhama.daemon.errors import Busy, LhamaError, LoadError
 from lhama.daemon.scheduler.lease import Lease
-from lhama.daemon.scheduler.placement import Decision, LoadRequest, Resident, decide
+from lhama.daemon.scheduler.placement import (
+    Decision,
+    LoadRequest,
+    Resident,
+    decide,
+    lower_context,
+)
 from lhama.daemon.scheduler.planning import Plan, Planner
 from lhama.daemon.scheduler.runner import OutOfMemoryAtLoad, Runner
 from lhama.daemon.scheduler.table import Entry, LoadedModel, Want
@@ -26,9 +32,6 @@ from lhama.daemon.store.model import StoredModel
 from lhama.plugins.registry import Registry
 
 log = structlog.get_logger(__name__)
-
-FAR_FUTURE = 292 * 365 * 24 * 3600 * 10**9
-"""Nanoseconds from now that stand for "forever" in ``expires_at`` (about 292 years, as Go's)."""
 
 
 class Scheduler:
@@ -106,7 +109,7 @@ class Scheduler:
         entry = self._entries.get(want.key)
         if entry is not None and self._serves(entry, want) and not self._queued(want.key):
             self._grant(entry, want)
-        elif len(self._waiting) >= self._settings.max_queue:
+        elif len(self._waiting) > self._settings.max_queue:  # the head has left Ollama's queue
             _refuse(want, Busy())
         else:
             self._waiting.append(want)
@@ -146,6 +149,8 @@ class Scheduler:
                 self._grant(entry, want)
             elif entry is not None:  # dying, or loaded with other options: it must go first
                 entry.expiring = True
+                break
+            elif want.retried and self._entries:  # memory ran out: the others go, busy or not
                 break
             elif want.plan is None:
                 self._begin(self._plan(want))
@@ -197,7 +202,10 @@ class Scheduler:
     def _serves(self, entry: Entry, want: Want) -> bool:
         if entry.expiring or entry.runner.lost:
             return False
-        return want.request.matches(entry.plan.request, entry.plan.trained_context)
+        plan = entry.plan
+        return want.request.matches(
+            plan.request, plan.default_context, plan.default_batch, plan.trained_context
+        )
 
     def _queued(self, key: str) -> bool:
         return any(want.key == key for want in self._waiting)
@@ -252,7 +260,9 @@ class Scheduler:
 
     async def _plan(self, want: Want) -> Callable[[], None]:
         try:
-            plan = await asyncio.to_thread(self._planner.plan, want.model, want.request)
+            plan = await asyncio.to_thread(
+                self._planner.plan, want.model, want.request, want.most_context
+            )
         except Exception as e:
             error = _as_load_error(e)
             return lambda: self._load_failed(want, error)
@@ -295,15 +305,24 @@ class Scheduler:
             self._restart_timer(entry)
 
     def _load_failed(self, want: Want, error: LhamaError) -> None:
-        idle = [key for key, entry in self._entries.items() if not entry.users]
-        if isinstance(error, OutOfMemoryAtLoad) and idle:
-            for key in idle:  # make room and try again; with nothing left to evict it fails
-                self._entries[key].expiring = True
-            want.plan = None
+        if isinstance(error, OutOfMemoryAtLoad) and self._makes_room(want):
             return
         if want in self._waiting:
             self._waiting.remove(want)
         _refuse(want, error)
+
+    def _makes_room(self, want: Want) -> bool:
+        """Prepare to load once more after memory ran out: every other model goes, and a context
+        that nobody asked for shrinks. False where neither is left to do."""
+        automatic = want.request.num_ctx is None and not self._settings.context_length
+        if automatic and want.plan is not None:
+            want.most_context = lower_context(want.plan.num_ctx)
+        if want.retried or not (self._entries or want.most_context):
+            return False
+        for entry in self._entries.values():
+            entry.expiring = True
+        want.plan, want.retried = None, True
+        return True
 
     async def _unload(self, entry: Entry) -> Callable[[], None]:
         await entry.runner.stop()
@@ -314,14 +333,13 @@ class Scheduler:
     def _line(self, entry: Entry) -> LoadedModel:
         loaded = entry.runner.loaded
         assert loaded is not None
-        forever = entry.keep_alive >= FOREVER
         return LoadedModel(
             model=entry.plan.model,
             size=loaded.total_bytes,
             size_vram=loaded.device_bytes,
             context=entry.plan.num_ctx,
             slots=loaded.slots,
-            expires_at=entry.used_ns + (FAR_FUTURE if forever else entry.keep_alive),
+            expires_at=entry.used_ns + entry.keep_alive,  # for ever: in 292 years
             backend=entry.plan.message.backend,
             device=loaded.device,
             pipeline=loaded.pipeline,

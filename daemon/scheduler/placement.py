@@ -36,15 +36,18 @@ class LoadRequest:
     num_thread: int | None = None
     embedding: bool = False
 
-    def matches(self, other: LoadRequest, trained: int) -> bool:
-        """Whether a runner loaded for ``other`` serves this one (contract §4, "Reload")."""
+    def matches(self, other: LoadRequest, context: int, batch: int, trained: int) -> bool:
+        """Whether a runner loaded for ``other`` serves this one (contract §4, "Reload").
 
-        def context(request: LoadRequest) -> int | None:
-            return None if request.num_ctx is None else min(request.num_ctx, trained)
+        ``context`` and ``batch`` are what is chosen where nothing is asked.
+        """
+
+        def asked(request: LoadRequest) -> tuple[int, int]:
+            num_ctx = context if request.num_ctx is None else request.num_ctx
+            return min(num_ctx, trained), request.num_batch or batch
 
         return (
-            _same(context(self), context(other))
-            and _same(self.num_batch, other.num_batch)
+            asked(self) == asked(other)
             and (self.num_gpu is None or self.num_gpu < 0 or self.num_gpu == other.num_gpu)
             and (self.main_gpu, self.use_mmap) == (other.main_gpu, other.use_mmap)
             and self.num_thread == other.num_thread
@@ -52,14 +55,15 @@ class LoadRequest:
         )
 
 
-def _same(asked: int | None, loaded: int | None) -> bool:
-    return asked == loaded
-
-
 def default_context(devices: Sequence[Device], overhead: int) -> int:
     """Ollama's tiers by the accelerators' total memory less ``overhead`` bytes each."""
     memory = sum(d.total_bytes - overhead for d in devices if d.kind != "cpu")
     return next((context for least, context in CONTEXT_TIERS if memory >= least), 4096)
+
+
+def lower_context(context: int) -> int | None:
+    """The next of Ollama's tiers below, for a context that did not fit; ``None`` below them all."""
+    return next((tier for tier in (32_768, 4096) if tier < context), None)
 
 
 def choose_slots(

@@ -32,6 +32,9 @@ class Plan:
     model: StoredModel
     request: LoadRequest
     num_ctx: int
+    default_context: int
+    default_batch: int
+    """What these two are where a request leaves them open."""
     trained_context: int
     message: Load
     estimate: MemoryEstimate
@@ -47,8 +50,13 @@ class Planner:
         self._settings = settings
         self._backends = backends
 
-    def plan(self, model: StoredModel, request: LoadRequest) -> Plan:
-        """Raises ``LoadError`` where no backend takes the model or its file is damaged."""
+    def plan(
+        self, model: StoredModel, request: LoadRequest, most_context: int | None = None
+    ) -> Plan:
+        """``most_context``: what is left of the default after a load that ran out of memory.
+
+        Raises ``LoadError`` where no backend takes the model or its file is damaged.
+        """
         files, settings = model.files(), self._settings
         try:
             header = gguf.read(files.weights)
@@ -59,8 +67,8 @@ class Planner:
             raise LoadError(f"unable to load model: {e.strerror}: {files.weights}") from e
         devices = probe(backend).devices
         trained = header.get_int(header.key("context_length"), 4096)
-        asked = request.num_ctx or settings.context_length
-        num_ctx = min(asked or default_context(devices, settings.gpu_overhead), trained)
+        default = settings.context_length or default_context(devices, settings.gpu_overhead)
+        num_ctx = min(request.num_ctx or most_context or default, trained)
 
         def options(slots: int) -> LoadOptions:
             return LoadOptions(
@@ -86,6 +94,8 @@ class Planner:
             model=model,
             request=request,
             num_ctx=num_ctx,
+            default_context=default,
+            default_batch=_batch(LoadRequest(embedding=request.embedding), num_ctx),
             trained_context=trained,
             message=Load(
                 backend.name,

@@ -41,6 +41,10 @@ class Want:
     answer: asyncio.Future[Lease]
     plan: Plan | None = None
     """How it would be loaded; made when it has to be, since it takes reading headers."""
+    retried: bool = False
+    """A load ran out of memory once: it is tried again with more room, and no further time."""
+    most_context: int | None = None
+    """What that left of a context nobody asked for."""
 
 
 @dataclass(eq=False)

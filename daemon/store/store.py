@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import threading
@@ -112,7 +113,7 @@ class Store:
 
     def resolve(self, name: ModelName) -> ModelName:
         """The name in the spelling that is in use: each part as any model has it, if one does."""
-        if (self._manifests / name.path).exists():
+        if os.path.exists(self._manifests / name.path):  # a name too long for a file is none
             return name
         known = [other.parts for other in self._listed()]
 
@@ -131,6 +132,8 @@ class Store:
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return None
             raise files.failure(
                 error, f"reading the manifest of {name.short}", self.root
             ) from error
@@ -325,7 +328,7 @@ class Store:
             name = self.resolve(name)
             path = self._manifests / name.path
             manifest = self._readable(name)
-            if not path.is_file():
+            if not os.path.isfile(path):
                 raise ModelNotFound(f"model '{name.short}' not found")
             path.unlink()
             files.sync_folder(path.parent)

@@ -81,6 +81,9 @@ def test_slots_fill_the_accelerator_but_no_more(free: int, parallel: int, slots:
         (LoadRequest(num_ctx=64), LoadRequest(num_ctx=128), False),
         (LoadRequest(num_ctx=9000), LoadRequest(num_ctx=8192), True),
         (LoadRequest(), LoadRequest(num_ctx=64), False),
+        (LoadRequest(), LoadRequest(num_ctx=4096), True),
+        (LoadRequest(num_ctx=4096), LoadRequest(), True),
+        (LoadRequest(num_batch=512), LoadRequest(), True),
         (LoadRequest(num_gpu=-1), LoadRequest(num_gpu=0), True),
         (LoadRequest(num_gpu=1), LoadRequest(num_gpu=0), False),
         (LoadRequest(num_batch=64), LoadRequest(), False),
@@ -89,4 +92,4 @@ def test_slots_fill_the_accelerator_but_no_more(free: int, parallel: int, slots:
     ],
 )
 def test_what_reloads_a_model(asked: LoadRequest, loaded: LoadRequest, same: bool) -> None:
-    assert asked.matches(loaded, trained=8192) is same
+    assert asked.matches(loaded, context=4096, batch=512, trained=8192) is same
