@@ -6,15 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from lhama_testing_pulls import QUICK
 from lhama_testing_registry import Registry, serving
 
 from lhama.daemon.config import Settings
 from lhama.daemon.registry import RegistryClient
-from lhama.daemon.registry.download import Manner
 from lhama.daemon.store import Store
-
-QUICK = Manner(smallest_part=64 * 1024, silence=0.3, pause=0.001, tries=4, save_bytes=1 << 16)
-"""Small parts, little patience."""
 
 
 @pytest.fixture

@@ -68,6 +68,8 @@ class Registry:
             f"{self.elsewhere}/data/{digest}?sig=a%2Fb"
         )
         self.redirect_status = 307
+        self.redirects: dict[str, str] = {}
+        """Other paths that are redirected, and where to; not asked by the host they lead to."""
         self.manifest_headers: dict[str, str] = {}
         self.token: str = ""
         """If set, requests need it; ``realm`` hands it out."""
@@ -139,6 +141,9 @@ class Registry:
 
     async def _registry(self, request: web.Request) -> web.StreamResponse:
         seen = self._note(request, "registry")
+        location = self.redirects.get(request.path, "")
+        if location and f"//{request.host}/" not in location:
+            return web.Response(status=307, headers={"Location": location})
         if request.path == "/token":
             assert self.on_token is not None
             return await self.on_token(request)
