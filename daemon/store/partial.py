@@ -116,7 +116,7 @@ class Partial:
             reached = {part.n: part.completed for part in self.parts}
             if reached == self._recorded:
                 return
-            os.fdatasync(self._fd)
+            files.sync(self._fd)
             for part in self.parts:
                 completed = reached[part.n]
                 if self._recorded.get(part.n) != completed:

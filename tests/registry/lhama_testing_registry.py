@@ -81,6 +81,10 @@ class Registry:
         self.finished: list[dict[str, str]] = []
         self.upload_faults: deque[int] = deque()
         """Statuses with which the next parts are refused."""
+        self.upload_gate: asyncio.Event | None = None
+        """Parts are answered when it is set."""
+        self.upload_location = ""
+        """Where uploads are sent to, if not here."""
 
     # ------------------------------------------------------------------------------- contents
 
@@ -228,9 +232,8 @@ class Registry:
                 return web.Response(status=201)
             session = f"session-{len(self.uploads)}"
             self.uploads[session] = bytearray()
-            return web.Response(
-                status=202, headers={"Location": f"{base}/{session}?_state=a%2Fb%3D"}
-            )
+            location = self.upload_location or f"{base}/{session}?_state=a%2Fb%3D"
+            return web.Response(status=202, headers={"Location": location})
         location = {"Docker-Upload-Location": f"{base}/{what}?_state=c%2Bd"}
         if request.method == "PATCH":
             if self.redirect_uploads:
@@ -249,6 +252,8 @@ class Registry:
     ) -> web.Response:
         body = await request.read()
         seen.served = len(body)
+        if self.upload_gate is not None:
+            await self.upload_gate.wait()
         if self.upload_faults:
             return web.Response(status=self.upload_faults.popleft(), text="a fault")
         text = request.query.get("range") or request.headers["Content-Range"]

@@ -6,14 +6,19 @@ Each step runs in a fork of this process, which starts no threads itself. Prints
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 from lhama_testing_store import make
 
-from lhama.daemon.store import ModelName, Store, files
+from lhama.daemon.store import Digest, ModelName, Store, files
+from lhama.daemon.store.partial import Partial
 
+BLOB = random.Random(1).randbytes(4000)
+PART = 1000
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.utime", "os.link"}
 
 
@@ -23,10 +28,25 @@ def change(root: Path, kind: str) -> None:
             make(store, model="new/name:tag", from_="base", system="new", parameters={"seed": 2})
         elif kind == "replace":
             make(store, model="base", from_="base", system="new", parameters={"seed": 2})
+        elif kind == "download":
+            download(store)
         elif kind == "copy":
             store.copy(ModelName.parse("base"), ModelName.parse("new/name:tag"))
         else:
             store.delete(ModelName.parse("base"))
+
+
+def download(store: Store) -> None:
+    """What a pull does to the disk for one blob: halves of its parts, twice recorded."""
+    partial = Partial(store.blobs, Digest.of(BLOB), len(BLOB), smallest_part=PART)
+    partial.open()
+    for _ in range(2):
+        for part in partial.parts:
+            partial.write(part, BLOB[part.position : part.position + part.size // 2])
+        partial.checkpoint()
+    assert partial.hash(threading.Event()) == Digest.of(BLOB)
+    partial.publish()
+    partial.close()
 
 
 def die_at(step: int, root: Path) -> None:
