@@ -23,6 +23,9 @@ app = typer.Typer(
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model's name, such as smollm2:135m.")
 ]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Speak HTTP without TLS to the registry.")
+]
 NoPlugins = Annotated[
     list[str] | None,
     typer.Option(
@@ -86,10 +89,12 @@ def run(
     nowordwrap: Annotated[
         bool, typer.Option("--nowordwrap", help="Accepted for Ollama's sake: lines never wrap.")
     ] = False,
+    insecure: Insecure = False,
 ) -> None:
     """Chat with a model, or ask it one thing.
 
-    The question is the argument, what comes through a pipe, or both.
+    The question is the argument, what comes through a pipe, or both. A model that is not there is
+    pulled first.
     """
     from lhama.daemon.cli import running
 
@@ -101,7 +106,26 @@ def run(
         verbose=verbose,
         history=not Settings.from_environment().no_history,
     )
-    running.run(_client(), model, prompt or [], options)
+    running.run(_client(), model, prompt or [], options, insecure=insecure)
+
+
+@app.command()
+def pull(model: Model, insecure: Insecure = False) -> None:
+    """Fetch a model from its registry, or bring it up to date.
+
+    MODEL may name a registry (host/namespace/model:tag) or a GGUF repository (hf.co/user/repo:Q4_K_M).
+    """
+    from lhama.daemon.cli import transferring
+
+    transferring.pull(_client(), model, insecure=insecure)
+
+
+@app.command()
+def push(model: Model, insecure: Insecure = False) -> None:
+    """Send a model to the registry in its name."""
+    from lhama.daemon.cli import transferring
+
+    transferring.push(_client(), model, insecure=insecure)
 
 
 @app.command("list")

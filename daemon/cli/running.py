@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lhama.daemon.cli import answer, output
+from lhama.daemon.cli import answer, output, transferring
 from lhama.daemon.cli.client import Client, Json, ServerError
 from lhama.daemon.errors import BadRequest, ModelNotFound
 
@@ -58,9 +58,23 @@ def read_format(text: str) -> object:
         raise BadRequest(f"invalid format {text!r}: expected json or a JSON Schema") from None
 
 
-def run(client: Client, model: str, words: Sequence[str], options: RunOptions) -> None:
-    """Answer the prompt made of piped text and ``words``; without either, converse."""
-    details = describe(client, model)
+def run(
+    client: Client,
+    model: str,
+    words: Sequence[str],
+    options: RunOptions,
+    *,
+    insecure: bool = False,
+) -> None:
+    """Answer the prompt made of piped text and ``words``; without either, converse.
+
+    A model the server does not have is pulled first, ``insecure`` or not.
+    """
+    try:
+        details = describe(client, model)
+    except ModelNotFound:
+        transferring.pull(client, model, insecure=insecure)
+        details = describe(client, model)
     piped = "" if sys.stdin.isatty() else sys.stdin.read()
     prompt = " ".join([*([piped] if piped else []), *words])
     if "embedding" in (details.get("capabilities") or []):
@@ -84,8 +98,8 @@ def describe(client: Client, model: str) -> Json:
         if error.status != 404:
             raise
         raise ModelNotFound(
-            f"{error.message}: 'lhama list' shows what there is, "
-            f"'lhama import {model} FILE.gguf' adds a model"
+            f"{error.message}: 'lhama list' shows what there is, 'lhama pull {model}' fetches it, "
+            f"'lhama import {model} FILE.gguf' makes it from a file"
         ) from None
 
 

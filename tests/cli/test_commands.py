@@ -228,10 +228,10 @@ def test_run_an_embedding_model(server: Replay, lhama: Lhama) -> None:
     assert lhama("run", "m", "text").out == "[0.5, 1.0]\n"
 
 
-def test_run_an_unknown_model_says_what_to_do(server: Replay, lhama: Lhama) -> None:
+def test_run_an_unknown_model_ends_with_the_pulls_error(server: Replay, lhama: Lhama) -> None:
     server.on("POST /api/show", Reply(404, [b'{"error":"model \'m:latest\' not found"}']))
-    outcome = lhama("run", "m", "hi")
-    assert outcome.err.startswith("Error: model 'm:latest' not found: 'lhama list' shows")
+    server.on("POST /api/pull", ndjson({"error": "pull model manifest: file does not exist"}))
+    assert lhama("run", "m", "hi").err == "Error: pull model manifest: file does not exist"
 
 
 @pytest.mark.parametrize("flag", ["--think=much", "--format=xml"])

@@ -88,7 +88,7 @@ def test_a_models_life(daemon: Daemon, lhama: Lhama, folder: Path) -> None:
 
 def test_what_is_not_there_is_said(lhama: Lhama) -> None:
     assert "model 'nothing:latest' not found" in lhama("show", "nothing", fails=True)
-    assert "lhama import" in lhama("run", "nothing", "hi", fails=True)
+    assert "connection refused" in lhama("run", "127.0.0.1:9/a/nothing", "hi", fails=True)
     assert lhama("rm", "nothing", fails=True) == "Error: model 'nothing' not found\n"
     assert 'couldn\'t find model "nothing" to stop' in lhama("stop", "nothing", fails=True)
     assert "not found" in lhama("cp", "nothing", "b", fails=True)
