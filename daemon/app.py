@@ -117,6 +117,7 @@ async def _rooms(app: web.Application) -> AsyncIterator[None]:
     try:
         await service.scheduler.start()
         yield
+        await service.registry.close()
         await service.scheduler.close()
     finally:
         service.store.close()

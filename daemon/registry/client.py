@@ -50,6 +50,10 @@ class RegistryClient:
         """Send a model, by its name as the caller wrote it, to the registry in that name."""
         return Push(self, text, insecure).run()
 
+    async def close(self) -> None:
+        """End all downloads; those who wait for them fail."""
+        await self.downloads.close()
+
     @asynccontextmanager
     async def remote(self, name: ModelName, insecure: bool) -> AsyncIterator[Remote]:
         """A model's registry; all who ask for it at the same time share connections and token."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
@@ -96,8 +97,10 @@ class Download:
             raise
         finally:
             saving.cancel()
-            await outlast(saving)
-            await self._checkpoint()
+            try:
+                await outlast(saving)
+            finally:
+                await self._checkpoint()
 
     async def _fetch_parts(self, parts: Sequence[Part], remote: Remote) -> None:
         """All of them, or the first error."""
@@ -137,15 +140,17 @@ class Download:
             if begins < part.offset:
                 raise Passing("the registry serves the blob in one piece only")
             skip = part.position - begins
-            buffer = bytearray()
+            buffer, written = bytearray(), time.monotonic()
             try:
                 async for chunk in response.content.iter_any():
                     useful = chunk[skip : skip + part.missing - len(buffer)]
                     skip = max(0, skip - len(chunk))
                     buffer += useful
                     self.completed += len(useful)
-                    if len(buffer) >= min(_WRITE_BYTES, part.missing):
+                    due = time.monotonic() - written >= self._manner.save_seconds
+                    if due or len(buffer) >= min(_WRITE_BYTES, part.missing):
                         await self._write(part, buffer)
+                        written = time.monotonic()
                     if not part.missing:
                         return
             except TimeoutError as error:
@@ -158,8 +163,9 @@ class Download:
         raise Passing("unexpected EOF")
 
     async def _write(self, part: Part, buffer: bytearray) -> None:
-        await in_thread(self._partial.write, part, bytes(buffer))
-        buffer.clear()
+        block = bytes(buffer)
+        buffer.clear()  # before the wait: it ends by a cancellation, too, and with the block written
+        await in_thread(self._partial.write, part, block)
         if self._partial.completed - self._saved >= self._manner.save_bytes:
             self._save_now.set()
 

@@ -21,6 +21,12 @@ class Shared:
         """Set when the last user has left and nothing of it goes on."""
         self._fetching = asyncio.create_task(download.fetch())
         self._verifying: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the last user has left, and it is not over yet."""
+        return not self.users and not self.ended.is_set()
 
     @property
     def failed(self) -> bool:
@@ -43,15 +49,18 @@ class Shared:
 
     async def end(self) -> None:
         """Stop what goes on; what arrived stays on the disk."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end())
+        await outlast(self._ending)
+
+    async def _end(self) -> None:
         self.download.stop()
         tasks = [task for task in (self._fetching, self._verifying) if task is not None]
         for task in tasks:
             task.cancel()
-        try:
-            await outlast(asyncio.gather(*tasks, return_exceptions=True))
-        finally:
-            self.download.close()
-            self.ended.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.download.close()
+        self.ended.set()
 
 
 class Downloads:
@@ -63,9 +72,9 @@ class Downloads:
     @asynccontextmanager
     async def lease(self, digest: Digest, start: Callable[[], Download]) -> AsyncIterator[Shared]:
         """Take part in a blob's download, started if there is none; the last to leave ends it."""
-        while (shared := self._live.get(digest)) is not None and not shared.users:
-            await shared.ended.wait()  # it is ending, and still writes
-        if shared is None or shared.failed:
+        while (shared := self._live.get(digest)) is not None and shared.is_ending:
+            await shared.ended.wait()  # it still writes
+        if shared is None or shared.failed or shared.ended.is_set():
             shared = self._live[digest] = Shared(start())
         shared.users += 1
         try:
@@ -78,3 +87,8 @@ class Downloads:
                 finally:
                     if self._live.get(digest) is shared:
                         del self._live[digest]
+
+    async def close(self) -> None:
+        """End them all, and wait until what arrived is on the disk."""
+        for shared in list(self._live.values()):
+            await shared.end()

@@ -59,11 +59,12 @@ def short(layer: dict[str, Any]) -> str:
     return str(layer["digest"])[7:19]
 
 
-def walk(root: Path) -> dict[str, list[str]]:
+def walk(root: Path, *, unfinished: bool = False) -> dict[str, list[str]]:
     """The store by Ollama's layout rules, every file of it accounted for.
 
     Returns each model's digests, by its path below ``manifests``. Fails where a blob is missing,
-    is not what its name says, or where a file has no place in the layout.
+    is not what its name says, or where a file has no place in the layout. ``unfinished``: downloads
+    that were given up may lie there too.
     """
     models: dict[str, list[str]] = {}
     for path in sorted((root / "manifests").rglob("*")):
@@ -80,7 +81,8 @@ def walk(root: Path) -> dict[str, list[str]]:
             assert hashlib.sha256(content).hexdigest() == blob.name.removeprefix("sha256-")
         models[str(path.relative_to(root / "manifests"))] = [la["digest"] for la in layers]
     for path in (root / "blobs").iterdir():
-        assert re.fullmatch(r"sha256-[0-9a-f]{64}", path.name), path
+        pattern = r"sha256-[0-9a-f]{64}" + (r"(-partial(-\d+)?)?" if unfinished else "")
+        assert re.fullmatch(pattern, path.name), path
     own = {".lhama.lock", ".lhama.pid"}
     assert {path.name for path in root.iterdir()} <= {"blobs", "manifests"} | own
     return models

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import re
 import ssl
@@ -77,12 +78,15 @@ class Registry:
         self.on_token: Callable[[web.Request], Awaitable[web.Response]] | None = None
         self.mountable: set[str] = set()
         self.redirect_uploads = False
+        self._sessions = itertools.count()
         self.uploads: dict[str, bytearray] = {}
         self.finished: list[dict[str, str]] = []
         self.upload_faults: deque[int] = deque()
         """Statuses with which the next parts are refused."""
         self.upload_gate: asyncio.Event | None = None
         """Parts are answered when it is set."""
+        self.sending = 0
+        """Blobs on their way at this moment."""
         self.upload_location = ""
         """Where uploads are sent to, if not here."""
 
@@ -166,7 +170,7 @@ class Registry:
             return web.Response(status=404)
         if request.method == "HEAD":
             return web.Response(headers={"Content-Length": str(len(self.blobs[what]))})
-        if self.elsewhere:
+        if self.elsewhere and request.host not in self.elsewhere:
             headers = {"Location": self.location(what)}
             return web.Response(status=self.redirect_status, headers=headers)
         return await self._send_blob(request, what, seen)
@@ -205,6 +209,21 @@ class Registry:
             body = body[: fault.after]
             response.content_length = len(body)
         await response.prepare(request)
+        self.sending += 1
+        try:
+            await self._write_faulty(request, response, body, fault, seen)
+        finally:
+            self.sending -= 1
+        return response
+
+    async def _write_faulty(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        body: bytes,
+        fault: Fault,
+        seen: Seen,
+    ) -> None:
         first = body if fault.after is None else body[: fault.after]
         await self._write(response, first, seen)
         if fault.gate is not None:
@@ -215,7 +234,6 @@ class Registry:
             request.transport.abort()
         elif fault.after is not None and fault.then == "stall":
             await asyncio.Event().wait()
-        return response
 
     @staticmethod
     async def _write(response: web.StreamResponse, data: bytes, seen: Seen) -> None:
@@ -230,7 +248,7 @@ class Registry:
             digest = request.query.get("mount", "")
             if digest in self.mountable:
                 return web.Response(status=201)
-            session = f"session-{len(self.uploads)}"
+            session = f"session-{next(self._sessions)}"
             self.uploads[session] = bytearray()
             location = self.upload_location or f"{base}/{session}?_state=a%2Fb%3D"
             return web.Response(status=202, headers={"Location": location})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
+import time
 from collections.abc import Sequence
 
 import pytest
-from lhama_testing_pulls import QUICK, blob_files, pull, walk, weights
+from lhama_testing_pulls import QUICK, blob_files, pull, until, walk, weights
 from lhama_testing_registry import Fault, Registry
 
 from lhama.daemon.config import Settings
@@ -15,6 +17,7 @@ from lhama.daemon.errors import RegistryError
 from lhama.daemon.protocol.replies import Progress
 from lhama.daemon.registry import RegistryClient
 from lhama.daemon.store import Store
+from lhama.daemon.store.partial import Part, Partial
 
 PATH = "library/tiny"
 SIZE = 200_000
@@ -165,4 +168,29 @@ async def test_what_arrived_is_left_for_the_next_pull(
     assert served == 10_000
     registry.faults.clear()
     await pull(client, registry, PATH)
+    assert registry.served(digest) == SIZE
+
+
+async def test_a_pull_cancelled_within_a_write_loses_and_doubles_nothing(
+    client: RegistryClient,
+    registry: Registry,
+    store: Store,
+    digest: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writing, write = threading.Event(), Partial.write
+
+    def slowly(self: Partial, part: Part, data: bytes) -> None:
+        writing.set()
+        time.sleep(0.1)
+        write(self, part, data)
+
+    monkeypatch.setattr(Partial, "write", slowly)
+    registry.fail(digest, *[Fault(after=20_000, gate=asyncio.Event())] * 3)
+    pulling = asyncio.create_task(pull(client, registry, PATH))
+    await until(writing.is_set)
+    pulling.cancel()
+    await asyncio.wait({pulling})
+    await pull(client, registry, PATH)
+    assert walk(store.root)
     assert registry.served(digest) == SIZE
