@@ -11,7 +11,7 @@ try:
 except ModuleNotFoundError:
     pytest.exit("lhama is not installed: run scripts/test (or: pip install -e '.[dev]')", 4)
 
-from lhama_testing_models import gemma3_path, minilm_path, smollm2_path
+from lhama_testing_models import gemma3_path, minilm_folder, smollm2_path
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,10 @@ def gemma3() -> Path:
 
 
 @pytest.fixture(scope="session")
-def minilm() -> Path:
-    """all-MiniLM-L6-v2 in float32: a BERT that embeds."""
-    return minilm_path()
+def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """all-MiniLM-L6-v2 as it is converted to GGUF: a BERT that embeds."""
+    from lhama.backends.conversion.model import convert
+
+    path = tmp_path_factory.mktemp("minilm") / "all-minilm-l6-v2.gguf"
+    convert(minilm_folder(), path, lambda share, what: None)
+    return path
