@@ -27,10 +27,11 @@ class Bert(Family):
             raise UnsupportedModel("a BERT with relative positions is not supported")
         writer.add_layer_norm_eps(config.number("layer_norm_eps", "layer_norm_epsilon"))
         writer.add_causal_attention(False)
-        writer.add_token_type_count(config.count("type_vocab_size", default=1))
         pooling, normalizes = _sentence_transformer(folder)
         writer.add_pooling_type(pooling)
         writer.add_bool(f"{writer.arch}.normalize_embeddings", normalizes)
+        # The last, as Ollama's listing reads a header as far as its first tokenizer key.
+        writer.add_token_type_count(config.count("type_vocab_size", default=1))
 
     def vocabulary(self, folder: Path) -> Vocabulary:
         return vocabulary.read_wordpiece(folder)
