@@ -301,8 +301,10 @@ def _home(read: _Reader) -> Path:
 
 
 def _origins(read: _Reader) -> tuple[str, ...]:
-    given = tuple(o for o in _commas(read.text("OLLAMA_ORIGINS")) if o)
+    given = tuple(o if "*" in o else o.lower() for o in _commas(read.text("OLLAMA_ORIGINS")) if o)
     for origin in given:
+        if origin.count("*") > 1:
+            raise BadSetting(f"OLLAMA_ORIGINS: {origin!r}: only one * is allowed")
         if "*" not in origin and not origin.startswith(_ORIGIN_SCHEMES):
             raise BadSetting(
                 f"OLLAMA_ORIGINS: {origin!r} can never match: an origin contains '*' or begins "

@@ -90,7 +90,7 @@ def _unchunked(body: bytes) -> bytes:
 @contextlib.asynccontextmanager
 async def serving(models: Path, **flags: Any) -> AsyncIterator[Server]:
     """The application as ``serve`` runs it, without its signals."""
-    settings = Settings(models=models, host="127.0.0.1", port=0, **flags)
+    settings = Settings(models=models, port=0, **{"host": "127.0.0.1", **flags})
     with contextlib.closing(listener.bind(settings)) as bound:
         settings = dataclasses.replace(settings, port=bound.getsockname()[1])
         runner = await app.start(settings, bound)

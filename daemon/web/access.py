@@ -42,6 +42,10 @@ ALLOWED_HEADERS = ",".join(
     )
 )
 
+# Go's idea of private, which is narrower than Python's: no link-local addresses among it.
+_PRIVATE = tuple(
+    map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
+)
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 
 
@@ -76,8 +80,10 @@ def address_allowed(host: str) -> bool:
     address = _address(host)
     if address is None:
         return False
-    local = address.is_loopback or address.is_private or address.is_unspecified
-    return local or host in _own_addresses()
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    local = address.is_loopback or address.is_unspecified
+    return local or any(address in net for net in _PRIVATE) or host in _own_addresses()
 
 
 def name_allowed(host: str) -> bool:

@@ -57,6 +57,12 @@ def test_split_host(header: str, host: str) -> None:
     ("host", "allowed"),
     [
         ("127.0.0.1", True),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("198.18.0.1", False),
+        ("::ffff:192.168.1.5", True),
+        ("fd00::1", True),
+        ("2001:db8::1", False),
         ("::1", True),
         ("0.0.0.0", True),
         ("192.168.1.5", True),
