@@ -138,7 +138,7 @@ def _add_adapters(model: Any, context: Any, paths: tuple[str, ...]) -> None:
             raise UnsupportedModel(f"llama.cpp cannot load the adapter: {_reason()}")
         adapters.append(adapter)
     count = len(adapters)
-    pointers = (ctypes.c_void_p * count)(*adapters)
+    pointers = (L.llama_adapter_lora_p_ctypes * count)(*adapters)
     scales = (ctypes.c_float * count)(*[1.0] * count)
     if L.llama_set_adapters_lora(context, pointers, count, scales):
         raise UnsupportedModel(f"llama.cpp cannot apply the adapters: {_reason()}")

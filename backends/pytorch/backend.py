@@ -47,8 +47,6 @@ class PyTorchBackend:
         problem = _missing()
         if problem:
             return Support(0, problem)
-        if model.adapters:
-            return Support(0, "the PyTorch backend does not apply adapters")
         try:
             read_parameters(_header(model))
         except BackendError as error:
@@ -68,7 +66,7 @@ class PyTorchBackend:
         spin_briefly()
         from lhama.backends.pytorch.loader import load
 
-        return load(header, options, choose(options), progress)
+        return load(header, options, choose(options), progress, model.adapters)
 
 
 def choose(options: LoadOptions) -> Device:

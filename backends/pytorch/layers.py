@@ -12,17 +12,24 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from lhama.backends.pytorch.adapters import Change
 from lhama.backends.pytorch.batch import Batch, Span
 from lhama.backends.pytorch.kv_cache import KVCache
 from lhama.backends.pytorch.weights import Weights
 
 
 class Linear:
-    """y = x·Wᵀ (+ b), computed in the weight's type."""
+    """y = x·Wᵀ (+ b), computed in the weight's type, and what adapters add to it."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        changes: tuple[Change, ...] = (),
+    ) -> None:
         self.weight = weight
         self.bias = bias
+        self.changes = changes
 
     @classmethod
     def load(cls, weights: Weights, name: str, inputs: int, outputs: int) -> Linear:
@@ -31,10 +38,14 @@ class Linear:
         return cls(
             weights.take(f"{name}.weight", outputs, inputs),
             weights.take(bias, outputs) if bias in weights else None,
+            weights.changes(f"{name}.weight", outputs, inputs),
         )
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+        y = F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+        for change in self.changes:
+            y = y + change(x)
+        return y
 
 
 class RMSNorm:
@@ -262,7 +273,8 @@ class Head:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """float32 [tokens, vocab] from hidden states before the last norm."""
         normed, weight = self.norm(hidden), self.output.weight
-        if weight.is_cuda and weight.dtype != torch.float32 and self.output.bias is None:
+        plain = self.output.bias is None and not self.output.changes
+        if weight.is_cuda and weight.dtype != torch.float32 and plain:
             # Rounded to bfloat16, logits near 20 would be an eighth apart.
             return torch.mm(normed.to(weight.dtype), weight.t(), out_dtype=torch.float32)
         return self.output(normed).float()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import torch
 
 from lhama.backends import devices
 from lhama.backends.pytorch import families, memory
+from lhama.backends.pytorch.adapters import Adapter
 from lhama.backends.pytorch.bert_parameters import BertParameters, read_parameters
 from lhama.backends.pytorch.embedder import PyTorchEmbedder
 from lhama.backends.pytorch.encoder import CausalEncoder, Classifier, Encoder, Pooling
@@ -40,6 +42,7 @@ def load(
     options: LoadOptions,
     device: Device,
     progress: Progress,
+    adapters: Sequence[str] = (),
     *,
     token_feed: Literal["device", "host"] | None = None,
 ) -> Engine:
@@ -62,13 +65,16 @@ def load(
     tokenizer = GGUFTokenizer(header)
     try:
         with torch.inference_mode():
-            weights = Weights(header, place, dtype, _report(header, progress))
+            changing = [Adapter(path, header, place, dtype) for path in adapters]
+            weights = Weights(header, place, dtype, _report(header, progress), changing)
             if options.embedding:
                 encoder = _encoder(shape, weights, options, place, dtype, device.kind)
+                _check(changing)
                 limits = _embedding_limits(shape, options, device.kind)
                 return PyTorchEmbedder(encoder, tokenizer, limits, residency, threads)
             assert isinstance(shape, Hyperparameters)
             model = families.build(shape, weights, options.context, place)
+            _check(changing)
             slots = memory.slots(options)
             cache = KVCache(shape, slots, options.context, place, dtype)
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -85,6 +91,12 @@ def load(
         threads=threads,
         token_feed=token_feed,
     )
+
+
+def _check(adapters: Sequence[Adapter]) -> None:
+    """Raises ``UnsupportedModel`` for an adapter that changes what the model did not ask for."""
+    for adapter in adapters:
+        adapter.check()
 
 
 def _encoder(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 import gguf.quants
 import numpy as np
@@ -13,6 +13,9 @@ from gguf.constants import GGMLQuantizationType
 
 from lhama.plugins.backend import BackendError, UnsupportedModel
 from lhama.plugins.gguf import GGUF, Tensor
+
+if TYPE_CHECKING:
+    from lhama.backends.pytorch.adapters import Adapter, Change
 
 _PIECE: Final = 1 << 18
 """Elements dequantised at once."""
@@ -27,8 +30,10 @@ class Weights:
         device: torch.device,
         dtype: torch.dtype,
         loaded: Callable[[int], None] = lambda nbytes: None,
+        adapters: Sequence[Adapter] = (),
     ) -> None:
         """``loaded`` is told each tensor's size in the file, in bytes."""
+        self._adapters = adapters
         self._header = header
         self._device = device
         self._dtype = dtype
@@ -41,6 +46,11 @@ class Weights:
 
     def __contains__(self, name: str) -> bool:
         return name in self._header.tensors
+
+    def changes(self, name: str, outputs: int, inputs: int) -> tuple[Change, ...]:
+        """What adapters add to the products with the matrix ``name``."""
+        found = (adapter.change(name, outputs, inputs) for adapter in self._adapters)
+        return tuple(change for change in found if change is not None)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a tensor the file has, as torch counts."""

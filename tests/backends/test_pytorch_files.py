@@ -96,11 +96,6 @@ def test_scores_leave_the_processor_to_llama_cpp(
     assert 0 < on_card.device_bytes <= on_card.total_bytes
 
 
-def test_adapters_are_refused(smollm2: Path) -> None:
-    support = PyTorchBackend().supports(replace(files(smollm2), adapters=("lora.gguf",)))
-    assert (support.score, support.reason) == (0, "the PyTorch backend does not apply adapters")
-
-
 def test_loading_reports_progress(tmp_path: Path) -> None:
     seen = load(tiny(tmp_path / "tiny.gguf", "llama"))
     shares = [share for share, _ in seen]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from lhama.backends.pytorch.adapters import Change
 from lhama.backends.pytorch.batch import Batch
 from lhama.backends.pytorch.hyperparameters import Hyperparameters
 from lhama.backends.pytorch.kv_cache import KVCache
@@ -93,4 +94,5 @@ def _halved(projection: Linear, head_dim: int) -> Linear:
         return pairs.transpose(1, 2).flatten(0, 2).contiguous()
 
     bias = projection.bias
-    return Linear(reorder(projection.weight), None if bias is None else reorder(bias))
+    changes = tuple(Change(change.a, reorder(change.b)) for change in projection.changes)
+    return Linear(reorder(projection.weight), None if bias is None else reorder(bias), changes)
