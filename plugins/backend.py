@@ -218,6 +218,8 @@ class StepPlan:
     rows: tuple[Row, ...]
     kv: tuple[KvOp, ...] = ()
     admits: tuple[Admit, ...] = ()
+    group: int = 0
+    """Of the slots in it, see ``Limits.groups``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +303,10 @@ class Limits:
     token_feed: Literal["device", "host"] = "host"
     """``device``: the engine keeps the sampled token and feeds it to the next step by itself, so
     steps may be enqueued before the last one's result is read. ``host``: the core passes it."""
+    groups: int = 1
+    """The slots fall into so many equal groups, the first of them group 0. A step has rows of one
+    group, and nothing of another's: it may be enqueued while a step of another group is in flight.
+    ``slots`` is a multiple; nothing is copied from group to group."""
     shares_cores: bool = False
     """The model computes on the processor, so that overlapping takes cores from it: the core tries
     whether it pays."""

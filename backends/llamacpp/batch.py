@@ -16,10 +16,14 @@ the weights 1 ms for a model of 135M, 3.6 ms for one of 8B."""
 
 
 class Batch:
-    """Room for ``capacity`` tokens; ``struct`` is what ``llama_decode`` takes, by value."""
+    """Room for ``capacity`` tokens; ``struct`` is what ``llama_decode`` takes, by value.
 
-    def __init__(self, capacity: int) -> None:
+    llama.cpp's sequence 0 is slot ``first``.
+    """
+
+    def __init__(self, capacity: int, first: int = 0) -> None:
         self.capacity = capacity
+        self._first = first
         self.token = np.zeros(capacity, np.int32)
         self.position = np.zeros(capacity, np.int32)
         self.sequence = np.zeros(capacity, np.int32)
@@ -61,7 +65,7 @@ class Batch:
             if count > 1:
                 token[at:end] = known
                 np.add(self._counting[:count], row.position, out=position[at:end])
-                sequence[at:end] = row.slot
+                sequence[at:end] = row.slot - self._first
                 output[at:end] = 0
                 output[end - 1] = row.sample
             else:
@@ -70,7 +74,7 @@ class Batch:
                 else:
                     pending.append((index, at))
                 position[at] = row.position
-                sequence[at] = row.slot
+                sequence[at] = row.slot - self._first
                 output[at] = row.sample
             at = end
         starts.append(at)
@@ -105,10 +109,11 @@ class Batch:
         """Put a token nobody asked for into the idle slots of short gaps between busy ones.
 
         llama.cpp computes neighbouring sequences together and reads all weights again after a gap.
-        ``room`` gives a slot's next free position, or -1. Returns slots and positions to clear.
+        ``room`` gives a sequence's next free position, or -1. Returns sequences and positions to
+        clear.
         """
         count: int = self.struct.n_tokens
-        slots = [row.slot for row in self._rows]
+        slots = [row.slot - self._first for row in self._rows]
         fillers: list[tuple[int, int]] = []
         places: list[int] = []
         for index, (before, after) in enumerate(pairwise(slots)):

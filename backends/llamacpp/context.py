@@ -22,11 +22,13 @@ _PROBLEMS: Final = {
 class Context:
     """Decodes batches and edits the KV cache of one model: a stream of cells for each slot.
 
-    ``bridges``: short gaps between busy slots are computed, too (``Batch.bridge``).
+    llama.cpp's sequence 0 is slot ``first``. ``bridges``: short gaps between busy slots are
+    computed, too (``Batch.bridge``).
     """
 
-    def __init__(self, pointer: Any, vocab: int, *, bridges: bool = False) -> None:
-        self._pointer = pointer
+    def __init__(self, pointer: Any, vocab: int, first: int = 0, *, bridges: bool = False) -> None:
+        self.pointer = pointer
+        self._first = first
         self._memory = L.llama_get_memory(pointer)  # None: an encoder, which keeps nothing
         self._cells: int = L.llama_n_ctx_seq(pointer)
         self._vocab = vocab
@@ -42,17 +44,19 @@ class Context:
         """Edit the cache. Raises ``BackendError`` where this model's cache cannot."""
         match operation:
             case Trim(slot, length):
-                self._remove(slot, length, -1)
+                self._remove(slot - self._first, length, -1)
             case Copy(source, target, length):
+                source, target = source - self._first, target - self._first
                 if source != target:
                     L.llama_memory_seq_cp(self._memory, source, target, -1, -1)  # all or nothing
                 self._remove(target, length, -1)
             case Shift(slot, keep, discard):
-                self._remove(slot, keep, keep + discard)
-                L.llama_memory_seq_add(self._memory, slot, keep + discard, -1, -discard)
+                sequence = slot - self._first
+                self._remove(sequence, keep, keep + discard)
+                L.llama_memory_seq_add(self._memory, sequence, keep + discard, -1, -discard)
 
-    def _remove(self, slot: int, start: int, end: int) -> None:
-        if not L.llama_memory_seq_rm(self._memory, slot, start, end):
+    def _remove(self, sequence: int, start: int, end: int) -> None:
+        if not L.llama_memory_seq_rm(self._memory, sequence, start, end):
             raise BackendError(
                 f"this model's cache cannot forget positions from {start} on: only all of them"
             )
@@ -60,20 +64,20 @@ class Context:
     def decode(self, batch: Batch) -> None:
         """Start to compute ``batch``; on the processor, finish. Raises ``BackendError``."""
         fillers = batch.bridge(self._room) if self._bridges else ()
-        code = L.llama_decode(self._pointer, batch.struct)
-        for slot, position in fillers:
-            self._remove(slot, position, -1)
+        code = L.llama_decode(self.pointer, batch.struct)
+        for sequence, position in fillers:
+            self._remove(sequence, position, -1)
         if code:
             self._fail(code)
 
-    def _room(self, slot: int) -> int:
-        position: int = L.llama_memory_seq_pos_max(self._memory, slot) + 1
+    def _room(self, sequence: int) -> int:
+        position: int = L.llama_memory_seq_pos_max(self._memory, sequence) + 1
         return position if position < self._cells else -1
 
     def encode(self, batch: Batch) -> None:
         """Compute a batch of texts' tokens for ``pooled``. Raises ``BackendError``."""
         if self._memory is None:
-            code = L.llama_encode(self._pointer, batch.struct)
+            code = L.llama_encode(self.pointer, batch.struct)
             if code:
                 self._fail(code)
         else:
@@ -86,7 +90,7 @@ class Context:
 
     def synchronize(self) -> None:
         """Wait for the last batch; ``logits`` and ``pooled`` do so themselves."""
-        L.llama_synchronize(self._pointer)
+        L.llama_synchronize(self.pointer)
 
     def _fail(self, code: int) -> None:
         problem = _PROBLEMS.get(code, "the computation failed")
@@ -94,7 +98,7 @@ class Context:
 
     def logits(self, count: int) -> npt.NDArray[np.float32]:
         """The last batch's ``count`` rows of logits, [count, vocab], in llama.cpp's own memory."""
-        at = logits_address(self._pointer)
+        at = logits_address(self.pointer)
         if at != self._logits_at or count > len(self._logits):
             memory = (ctypes.c_float * (count * self._vocab)).from_address(at)
             self._logits = np.ctypeslib.as_array(memory).reshape(count, -1)
@@ -103,10 +107,13 @@ class Context:
 
     def pooled(self, sequence: int, width: int) -> bytes:
         """The vector of one sequence of the last batch: ``width`` float32."""
-        pointer = L.llama_get_embeddings_seq(self._pointer, sequence)
+        pointer = L.llama_get_embeddings_seq(self.pointer, sequence)
         if not pointer:
             raise BackendError("this model gives no embeddings")
         return ctypes.string_at(pointer, width * ctypes.sizeof(ctypes.c_float))
 
     def close(self) -> None:
-        L.llama_free(self._pointer)
+        """Free it; a second call does nothing."""
+        if self.pointer is not None:
+            L.llama_free(self.pointer)
+            self.pointer = None

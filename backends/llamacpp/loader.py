@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from lhama.backends import devices
@@ -10,6 +12,7 @@ from lhama.backends.llamacpp import memory
 from lhama.backends.llamacpp.context import Context
 from lhama.backends.llamacpp.embedder import LlamaCppEmbedder
 from lhama.backends.llamacpp.engine import LlamaCppEngine
+from lhama.backends.llamacpp.lane import Lane, compare
 from lhama.backends.llamacpp.library import L, log
 from lhama.backends.llamacpp.tokenizer import LlamaTokenizer
 from lhama.plugins.backend import (
@@ -47,21 +50,49 @@ def load(model: ModelFiles, header: GGUF, options: LoadOptions, progress: Progre
     layers = memory.gpu_layers(header, options, free) if accelerators else 0
     needed = memory.estimate(header, options, free if accelerators else None)
     _check_memory(needed)
-    model_pointer = _open(model, options, layers, progress)
-    try:
-        context_pointer = _make_context(model_pointer, header, options, layers > 0, needed)
-        try:
-            _add_adapters(model_pointer, context_pointer, model.adapters)
-            device = accelerators[0].id if layers else "cpu"
-            residency = Residency(device, needed.total_bytes, needed.device_bytes, layers)
-            make = _embedder if options.embedding else _engine
-            return make(model_pointer, context_pointer, header, options, residency)
-        except BaseException:
-            L.llama_free(context_pointer)
-            raise
-    except BaseException:
-        L.llama_model_free(model_pointer)
-        raise
+    device = accelerators[0].id if layers else "cpu"
+    residency = Residency(device, needed.total_bytes, needed.device_bytes, layers)
+    with ExitStack() as taken:
+        pointer = _open(model, options, layers, progress)
+        taken.callback(L.llama_model_free, pointer)
+        loading = _Loading(pointer, header, options, residency, model.adapters, taken)
+        engine = _embedder(loading) if options.embedding else _engine(loading, progress)
+        taken.pop_all()
+        return engine
+
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """An opened model on its way to an engine."""
+
+    model: Any
+    header: GGUF
+    options: LoadOptions
+    residency: Residency
+    adapters: tuple[str, ...]
+    taken: ExitStack
+    """Frees what was made so far, if the rest fails."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether nothing of the model is computed on the processor."""
+        return self.residency.gpu_layers > int(L.llama_model_n_layer(self.model))
+
+    def free_model(self) -> None:
+        L.llama_model_free(self.model)
+
+    def context(self, first: int = 0, *, slots: int = 0, bridges: bool = False) -> Context:
+        """A context for ``slots`` sequences, all if not given."""
+        options = replace(self.options, slots=slots or self.options.slots)
+        pointer = _make_context(self.model, self.header, options, self.residency)
+        context = Context(pointer, self.vocab, first, bridges=bridges)
+        self.taken.callback(context.close)
+        _add_adapters(self.model, pointer, self.adapters)
+        return context
+
+    @property
+    def vocab(self) -> int:
+        return int(L.llama_vocab_n_tokens(L.llama_model_get_vocab(self.model)))
 
 
 def _check_memory(needed: MemoryEstimate) -> None:
@@ -92,9 +123,8 @@ def _open(model: ModelFiles, options: LoadOptions, layers: int, progress: Progre
     return pointer
 
 
-def _make_context(
-    model: Any, header: GGUF, options: LoadOptions, offloaded: bool, needed: MemoryEstimate
-) -> Any:
+def _make_context(model: Any, header: GGUF, options: LoadOptions, residency: Residency) -> Any:
+    offloaded = residency.gpu_layers > 0
     batch = memory.batch_tokens(header, options)
     params = L.llama_context_default_params()
     params.n_ctx = max(memory.context_tokens(header, options), batch)
@@ -123,7 +153,8 @@ def _make_context(
         return pointer
     reason = _reason()
     if "alloc" in reason:
-        raise OutOfMemory(f"needs {needed.total_bytes / _MIB:.1f} MiB; llama.cpp says: {reason}")
+        needed = residency.total_bytes / _MIB
+        raise OutOfMemory(f"needs {needed:.1f} MiB; llama.cpp says: {reason}")
     raise BackendError(f"llama.cpp cannot make a context: {reason}")
 
 
@@ -144,63 +175,72 @@ def _add_adapters(model: Any, context: Any, paths: tuple[str, ...]) -> None:
         raise UnsupportedModel(f"llama.cpp cannot apply the adapters: {_reason()}")
 
 
-def _engine(
-    model: Any,
-    pointer: Any,
-    header: GGUF,
-    options: LoadOptions,
-    residency: Residency,
-) -> LlamaCppEngine:
-    tokenizer = LlamaTokenizer(L.llama_model_get_vocab(model))
+def _engine(loading: _Loading, progress: Progress) -> LlamaCppEngine:
+    model, options = loading.model, loading.options
     trimmable = not (L.llama_model_is_recurrent(model) or L.llama_model_is_hybrid(model))
-    on_device = residency.gpu_layers > L.llama_model_n_layer(model)
-    context = Context(pointer, tokenizer.vocab, bridges=on_device and trimmable)
+    lanes, verdict = _lanes(loading, bridges=loading.on_device and trimmable, progress=progress)
     features = set[str]()
     if trimmable:
         features.add("copy")
-        if context.can_shift:
+        if lanes[0].context.can_shift:
             features.add("shift")
     limits = Limits(
         slots=options.slots,
         context=options.context,
-        batch_tokens=memory.batch_tokens(header, options),
-        vocab=tokenizer.vocab,
+        batch_tokens=memory.batch_tokens(loading.header, options),
+        vocab=loading.vocab,
         token_feed="host",
-        shares_cores=not on_device,
-        ragged=not on_device,
+        groups=len(lanes),
+        shares_cores=not loading.on_device,
+        ragged=not loading.on_device,
         late_mask=True,
         features=frozenset(features),
     )
     return LlamaCppEngine(
-        context,
-        tokenizer,
+        lanes,
+        LlamaTokenizer(L.llama_model_get_vocab(model)),
         limits,
-        residency,
-        lambda: L.llama_model_free(model),
-        blocking=not on_device,
+        replace(loading.residency, notes=(verdict,) if verdict else ()),
+        loading.free_model,
+        blocking=not loading.on_device,
     )
 
 
-def _embedder(
-    model: Any,
-    pointer: Any,
-    header: GGUF,
-    options: LoadOptions,
-    residency: Residency,
-) -> LlamaCppEmbedder:
-    tokenizer = LlamaTokenizer(L.llama_model_get_vocab(model))
-    context = Context(pointer, tokenizer.vocab)
-    ranks = L.llama_pooling_type(pointer) == L.LLAMA_POOLING_TYPE_RANK
+def _lanes(loading: _Loading, *, bridges: bool, progress: Progress) -> tuple[list[Lane], str]:
+    """One lane with all slots, or two with half of them each where those are seen to be faster."""
+    slots, tokens = loading.options.slots, memory.batch_tokens(loading.header, loading.options)
+    verdict = ""
+    if loading.on_device and memory.halves(loading.options):
+        progress(1.0, "trying one context and two")
+        half = slots // 2
+        with ExitStack() as tried:
+            both = []
+            for first in (0, half):
+                context = loading.context(first, slots=half, bridges=bridges)
+                tried.callback(context.close)
+                both.append(Lane(context, first, half, tokens))
+            pays, verdict = compare(both, loading.vocab)
+            if pays:
+                tried.pop_all()
+                return both, verdict
+    return [Lane(loading.context(bridges=bridges), 0, slots, tokens)], verdict
+
+
+def _embedder(loading: _Loading) -> LlamaCppEmbedder:
+    model, header, options = loading.model, loading.header, loading.options
+    context = loading.context()
+    ranks = L.llama_pooling_type(context.pointer) == L.LLAMA_POOLING_TYPE_RANK
     limits = Limits(
         slots=memory.EMBEDDING_TEXTS,
         context=memory.longest_text(header, options),
         batch_tokens=memory.batch_tokens(header, options),
-        vocab=tokenizer.vocab,
+        vocab=loading.vocab,
         features=frozenset(("embed", "rank") if ranks else ("embed",)),
     )
     width = L.llama_model_n_cls_out(model) if ranks else L.llama_model_n_embd_out(model)
+    tokenizer = LlamaTokenizer(L.llama_model_get_vocab(model))
     return LlamaCppEmbedder(
-        context, tokenizer, limits, residency, lambda: L.llama_model_free(model), width
+        context, tokenizer, limits, loading.residency, loading.free_model, width
     )
 
 

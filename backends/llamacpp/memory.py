@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from lhama.backends.llamacpp.architectures import CACHELESS
@@ -34,6 +35,16 @@ computed whole and masked, so larger steps are slower; and each token has a row 
 
 _LAST: Final = 3
 _RANK: Final = 4
+
+
+HALVES_FROM: Final = 8
+"""Slots from which two contexts with half of them each are tried: with fewer there is too little
+to do for the host while the other half computes."""
+
+
+def halves(options: LoadOptions) -> bool:
+    """Whether two contexts may be made."""
+    return options.slots >= HALVES_FROM and options.slots % 2 == 0
 
 
 def context_tokens(header: GGUF, options: LoadOptions) -> int:
@@ -119,6 +130,14 @@ def kv_layers(header: GGUF, options: LoadOptions) -> list[int]:
 
 
 def compute_bytes(header: GGUF, options: LoadOptions, offloaded: bool) -> int:
+    """What contexts take beside the cache: of two, if there may be two."""
+    if offloaded and not options.embedding and halves(options):
+        half = replace(options, slots=options.slots // 2)
+        return 2 * _context_bytes(header, half, offloaded)
+    return _context_bytes(header, options, offloaded)
+
+
+def _context_bytes(header: GGUF, options: LoadOptions, offloaded: bool) -> int:
     """The rule of thumb for activations: what llama.cpp reserves, seen over several models."""
     batch = ubatch_tokens(header, options, offloaded)
     blocks = header.get_int(header.key("block_count"))

@@ -4,25 +4,70 @@ from __future__ import annotations
 
 import _thread
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Protocol
 
-from lhama.plugins.backend import BackendError, StepResult
+from lhama.backends.llamacpp.batch import Batch
+from lhama.backends.llamacpp.context import Context
+from lhama.backends.llamacpp.pool import SamplerPool
+from lhama.backends.llamacpp.sampling import Sampler
+from lhama.plugins.backend import BackendError, KvOp, Row, StepResult
 
 
-class Work(Protocol):
-    """The two ends of a step, run in this order and by one thread."""
+class Step:
+    """One step's work, in the order the contract gives: cache, admissions, rows."""
 
-    masked: bool
+    __slots__ = (
+        "_admitted",
+        "_batch",
+        "_context",
+        "_kv",
+        "_rows",
+        "_samplers",
+        "_started",
+        "_tokens",
+    )
+
+    def __init__(
+        self,
+        context: Context,
+        samplers: SamplerPool,
+        batch: Batch,
+        kv: Sequence[KvOp],
+        admitted: Sequence[tuple[int, Sampler]],
+        tokens: Sequence[int],
+    ) -> None:
+        """``admitted``: slots and what samples there from now on; ``tokens`` as for
+        ``compute_current``."""
+        self._context = context
+        self._samplers = samplers
+        self._batch = batch
+        self._kv = kv
+        self._admitted = admitted
+        self._tokens = tokens
+        self._rows: list[Row] = []
+        self._started = 0
 
     def start(self) -> None:
         """Edit the cache, bind the tokens, decode."""
-        ...
+        for operation in self._kv:
+            self._context.apply(operation)
+        for slot, sampler in self._admitted:
+            self._samplers.install(slot, sampler)
+        self._rows = self._batch.bind(self._tokens)
+        self._started = time.perf_counter_ns()
+        if self._batch.struct.n_tokens:
+            self._context.decode(self._batch)
 
     def finish(self, masks: Mapping[int, bytes]) -> StepResult:
         """Wait for the logits and sample them."""
-        ...
+        if not self._rows:
+            self._context.synchronize()
+            return StepResult((), time.perf_counter_ns() - self._started)
+        logits = self._context.logits(len(self._rows))
+        compute_ns = time.perf_counter_ns() - self._started
+        return StepResult(self._samplers.sample(self._rows, logits, masks), compute_ns)
 
 
 class Enqueued:
@@ -31,15 +76,15 @@ class Enqueued:
     No other thread means no handing over, which takes as long as some small models' steps wait.
     """
 
-    __slots__ = ("_masks", "_work")
+    __slots__ = ("_masks", "_step")
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, step: Step) -> None:
+        self._step = step
         self._masks: Mapping[int, bytes] = {}
-        work.start()
+        step.start()
 
     def result(self) -> StepResult:
-        return _in_words(lambda: self._work.finish(self._masks))
+        return _in_words(lambda: self._step.finish(self._masks))
 
     def supply_masks(self, masks: Mapping[int, bytes]) -> None:
         self._masks = masks
@@ -48,10 +93,10 @@ class Enqueued:
 class Threaded:
     """A step whose decoding blocks: the context's thread does it while the caller goes on."""
 
-    __slots__ = ("_done", "_error", "_masked", "_masks", "_result", "_started", "_work")
+    __slots__ = ("_done", "_error", "_masked", "_masks", "_result", "_started", "_step")
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, step: Step, *, masked: bool) -> None:
+        self._step = step
         # A bare lock wakes its waiter in half the time of an Event.
         self._done = _thread.allocate_lock()
         self._done.acquire()
@@ -59,7 +104,7 @@ class Threaded:
         self._started.acquire()
         self._masked = _thread.allocate_lock()
         self._masks: Mapping[int, bytes] = {}
-        if work.masked:
+        if masked:
             self._masked.acquire()
         self._result = StepResult(())
         self._error: BackendError | None = None
@@ -75,9 +120,9 @@ class Threaded:
             self._done.release()
 
     def _compute(self) -> StepResult:
-        self._work.start()
+        self._step.start()
         with self._masked:
-            return self._work.finish(self._masks)
+            return self._step.finish(self._masks)
 
     def wait_for_start(self) -> None:
         """Give the interpreter to the context's thread, which lets go of it to compute.

@@ -106,6 +106,7 @@ class ReferenceEngine:
             batch_tokens=max(longest, TEXT_TOKENS) if embeds else options.batch,
             vocab=VOCAB,
             token_feed="device" if behaviour.token_feed == "device" else "host",
+            groups=behaviour.groups,
             late_mask=True,
             features=_features(behaviour),
         )
@@ -127,6 +128,9 @@ class ReferenceEngine:
     def prepare_next(self, plan: StepPlan, previous: PreparedStep | None) -> Prepared:
         if sum(max(len(row.tokens), 1) for row in plan.rows) > self.limits.batch_tokens:
             raise BackendError("the plan has more tokens than batch_tokens")
+        size = self.limits.slots // self.limits.groups
+        if any(row.slot // size != plan.group for row in plan.rows):
+            raise BackendError("the plan has rows of another group")
         self._sleep(self._behaviour.prepare_us)
         self._fault("prepare", plan.step)
         return Prepared(plan)

@@ -23,6 +23,8 @@ class Behaviour:
     """What the engine does on purpose. Delays in microseconds; steps count from 1, 0 is never."""
 
     token_feed: str = "host"
+    groups: int = 1
+    """Of slots, see ``Limits.groups``."""
     prepare_us: int = 0
     compute_us: int = 0
     row_us: int = 0

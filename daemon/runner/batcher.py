@@ -95,21 +95,38 @@ class Batcher:
 
     # ---------------------------------------------------------------------------------------- plan
 
-    def plan(self) -> StepPlan | None:
-        """The next step, counting on every sample in flight to arrive; ``None``: nothing to do."""
+    def plan(self, flying: int = -1) -> StepPlan | None:
+        """The next step, counting on every sample in flight to arrive; ``None``: nothing to do.
+
+        ``flying``: the group of the step in flight, if there is one. Another group's step is
+        preferred: it need not wait for that one's result.
+        """
+        groups = self._limits.groups
+        for further in range(1, groups + 1):
+            plan = self._plan((flying + further) % groups)
+            if plan is not None:
+                return plan
+        return None
+
+    def _plan(self, group: int) -> StepPlan | None:
+        """The next step of a group."""
         kv: list[KvOp] = []
         admits: list[Admit] = []
+        mine = [sequence for sequence in self._running if self._group(sequence.slot) == group]
         rows = [
             self._decode_row(sequence)
-            for sequence in list(self._running)  # a full one may end here
+            for sequence in mine  # a full one may end here
             if not sequence.in_prompt and self._has_next(sequence, kv)
         ]
-        budget, most = self._for_prompts(len(rows))
-        for sequence in self._running:
-            if sequence.in_prompt and budget > 0:
+        budget, most = self._for_prompts(mine, len(rows))
+        for sequence in mine:
+            if sequence.in_prompt and not sequence.finished and budget > 0:
                 rows.append(self._prompt_row(sequence, min(budget, most)))
                 budget -= len(rows[-1].tokens)
-        while self._waiting and budget > 0 and (slot := self._choose_slot()) is not None:
+        while self._waiting and budget > 0:
+            slot = self._choose_slot()
+            if slot is None or self._group(slot.index) != group:
+                break
             sequence = self._admit(self._waiting.popleft(), slot, kv, admits)
             rows.append(self._prompt_row(sequence, min(budget, most)))
             budget -= len(rows[-1].tokens)
@@ -117,13 +134,17 @@ class Batcher:
             return None
         rows.sort(key=_slot)
         self._step += 1
-        return StepPlan(self._step, tuple(rows), tuple(kv), tuple(admits))
+        return StepPlan(self._step, tuple(rows), tuple(kv), tuple(admits), group)
 
-    def _for_prompts(self, generating: int) -> tuple[int, int]:
-        """Tokens that all prompts, and that one prompt, may have of a step."""
+    def _group(self, slot: int) -> int:
+        return slot * self._limits.groups // self._limits.slots
+
+    def _for_prompts(self, mine: list[Sequence], generating: int) -> tuple[int, int]:
+        """Tokens that all prompts, and that one prompt, may have of a group's step."""
         limits = self._limits
-        begun = sum(sequence.in_prompt for sequence in self._running)
-        prompts = begun + min(len(self._waiting), limits.slots - len(self._running))
+        begun = sum(sequence.in_prompt for sequence in mine)
+        free = limits.slots // limits.groups - len(mine)
+        prompts = begun + min(-(-len(self._waiting) // limits.groups), free)
         budget = limits.batch_tokens - generating
         if generating >= prompts:
             budget = min(budget, limits.batch_tokens // MIXED_SHARE)
@@ -172,28 +193,32 @@ class Batcher:
     # --------------------------------------------------------------------------------------- slots
 
     def _choose_slot(self) -> Slot | None:
-        """The free slot whose cache serves the next request clearly best; else one beside the busy
-        ones (engines compute neighbours together), then by the cache again, then the oldest."""
-        busy = [sequence.slot for sequence in self._running]
-        free = [slot for slot in self._slots if slot.index not in busy]
-        if not free:
-            return None
+        """The free slot whose cache serves the next request clearly best; else of the group with
+        fewest requests one beside the busy ones (engines compute neighbours together), then by the
+        cache again, then the oldest."""
+        busy: list[list[int]] = [[] for _ in range(self._limits.groups)]
+        for sequence in self._running:
+            busy[self._group(sequence.slot)].append(sequence.slot)
         prompt = self._waiting[0].tokens
 
-        def worth(slot: Slot) -> tuple[int, int, int, int]:
+        def worth(slot: Slot) -> tuple[int, int, int, int, int]:
             reused = common_prefix(slot.cached, prompt)
-            inside = bool(busy) and min(busy) < slot.index < max(busy)
-            distance = 0 if inside else min((abs(slot.index - b) for b in busy), default=0)
-            return reused // COPY_GAIN, -distance, reused, -slot.used_at
+            beside = busy[self._group(slot.index)]
+            inside = bool(beside) and min(beside) < slot.index < max(beside)
+            distance = 0 if inside else min((abs(slot.index - b) for b in beside), default=0)
+            return reused // COPY_GAIN, -len(beside), -distance, reused, -slot.used_at
 
-        return max(free, key=worth)
+        free = (slot for slot in self._slots if slot.index not in busy[self._group(slot.index)])
+        return max(free, key=worth, default=None)
 
     def _admit(
         self, request: Submission, slot: Slot, kv: list[KvOp], admits: list[Admit]
     ) -> Sequence:
         prompt = request.tokens
         reused = common_prefix(slot.cached, prompt)
-        source = max(self._slots, key=lambda s: common_prefix(self._cached(s), prompt))
+        group = self._group(slot.index)
+        near = [other for other in self._slots if self._group(other.index) == group]
+        source = max(near, key=lambda s: common_prefix(self._cached(s), prompt))
         better = common_prefix(self._cached(source), prompt)
         if source is not slot and better >= reused + COPY_GAIN and "copy" in self._limits.features:
             reused = min(better, len(prompt) - 1)

@@ -81,6 +81,7 @@ class Pipeline:
             "off": self._off,
         }
         self._last_commit = 0
+        self._last_group = -1
 
     @property
     def progress(self) -> int:
@@ -128,10 +129,17 @@ class Pipeline:
         self._emit(flight)
 
     def _host(self, flight: Flight | None) -> Flight | None:
-        """The core passes tokens on: prepare N+1, wait for N, bind its tokens, start N+1."""
+        """The core passes tokens on: prepare N+1, wait for N, bind its tokens, start N+1.
+
+        A step of another group of slots needs nothing of N: it starts before N's result is read.
+        """
         draft = self._prepare(flight)
-        self._commit(flight)
-        following = self._compute(draft)
+        if flight is not None and draft is not None and draft.plan.group != flight.plan.group:
+            following = self._compute(draft)
+            self._commit(flight)
+        else:
+            self._commit(flight)
+            following = self._compute(draft)
         self._mask(following)
         self._emit(flight)
         return following
@@ -151,7 +159,7 @@ class Pipeline:
         if self._draining:
             return None
         began = monotonic_ns()
-        plan = self._batcher.plan()
+        plan = self._batcher.plan(flight.plan.group if flight is not None else self._last_group)
         if plan is None:
             return None
         span = self.spans.begin(plan, began)
@@ -195,6 +203,7 @@ class Pipeline:
         self._batcher.commit(flight.plan, result)
         span.committed = monotonic_ns()
         self.spans.end(span, result)
+        self._last_group = flight.plan.group
         if self.trial is not None and self._last_commit and not span.prompt_tokens:
             self.trial.took(span.rows, span.committed - self._last_commit)
         self._last_commit = span.committed

@@ -47,8 +47,11 @@ class Stream:
 class Core:
     """Runs streams to their end. ``chunk`` is the most prompt tokens of a stream in one step."""
 
-    def __init__(self, engine: Engine, *, overlapped: bool = True, chunk: int = 512) -> None:
+    def __init__(
+        self, engine: Engine, *, overlapped: bool = True, chunk: int = 512, group: int = 0
+    ) -> None:
         self.engine = engine
+        self.group = group
         self.overlapped = overlapped
         self.chunk = chunk
         self.steps = itertools.count()
@@ -66,7 +69,7 @@ class Core:
         last: dict[int, RowResult] = {}
         flying: tuple[PreparedStep, StepHandle] | None = None
         while True:
-            plan = StepPlan(next(self.steps), self.rows(streams), first, admits)
+            plan = StepPlan(next(self.steps), self.rows(streams), first, admits, self.group)
             if not plan.rows:
                 break
             first, admits = (), ()

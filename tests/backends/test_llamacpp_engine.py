@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,11 @@ pytest.importorskip("llama_cpp")
 
 from llamacpp_core import GREEDY, Core, Stream
 
+from lhama.backends.llamacpp import loader
 from lhama.backends.llamacpp.backend import LlamaCppBackend
 from lhama.backends.llamacpp.batch import Batch
 from lhama.backends.llamacpp.engine import LlamaCppEngine
+from lhama.backends.llamacpp.lane import Lane, compare
 from lhama.backends.llamacpp.library import np
 from lhama.plugins.backend import (
     DROPPED,
@@ -232,7 +234,7 @@ def test_a_row_of_nan_ends_one_request(
     alone: list[list[int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    context = engine._context  # type: ignore[attr-defined]
+    context = engine._lanes[0].context  # type: ignore[attr-defined]
     read, steps = context.logits, iter(range(100))
 
     def damaged(count: int) -> np.ndarray:
@@ -342,7 +344,7 @@ def test_idle_slots_between_busy_ones_are_bridged_and_left_as_they_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Rows computed in vain (``Batch.bridge``) change no answer and no idle slot's cache."""
-    monkeypatch.setattr(engine._context, "_bridges", True)
+    monkeypatch.setattr(engine._lanes[0].context, "_bridges", True)
     core = Core(engine)
     core.run(Stream(4, prompts[4][:-1], 1), kv=ALL)  # slot 4 holds something, 1 to 3 nothing
     streams = [Stream(slot, prompts[slot], 24) for slot in (0, 5, 7)]
@@ -368,3 +370,47 @@ def test_gaps_are_bridged_where_they_are_short_and_have_room() -> None:
     assert batch.bind([11, 0, DROPPED, 12]) == [rows[0], rows[1], rows[3]]
     assert batch.bridge(lambda slot: -1) == []  # a full slot cannot take one more
     assert batch.struct.n_tokens == 5
+
+
+def test_two_contexts_of_half_the_slots_each(
+    smollm2: Path,
+    prompts: list[list[int]],
+    alone: list[list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lanes an accelerator gets: everybody's tokens, a copy and a shift inside a group."""
+    monkeypatch.setattr(loader._Loading, "on_device", property(lambda self: True))
+    verdicts = []
+
+    def forced(lanes: Sequence[Lane], vocab: int) -> tuple[bool, str]:
+        verdicts.append(compare(lanes, vocab)[1])
+        return True, verdicts[-1]
+
+    monkeypatch.setattr(loader, "compare", forced)
+    engine = load(smollm2)
+    try:
+        assert engine.limits.groups == 2
+        assert engine.residency.notes == tuple(verdicts)
+        assert "two half-batches" in verdicts[0]
+        for first in (0, 4):
+            core = Core(engine, group=first // 4)
+            kv = [Trim(slot, 0) for slot in range(first, first + 4)]
+            streams = [Stream(first + n, prompts[first + n], 24) for n in range(4)]
+            assert core.run(*streams, kv=kv) == alone[first : first + 4]
+            kept = len(prompts[first]) - 1
+            again = [Copy(first, first + 1, kept)]
+            assert core.run(Stream(first + 1, prompts[first], 24, start=kept), kv=again) == [
+                alone[first]
+            ]
+    finally:
+        engine.close()
+
+
+def test_one_context_where_two_are_no_faster(
+    smollm2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader._Loading, "on_device", property(lambda self: True))
+    monkeypatch.setattr(loader, "compare", lambda lanes, vocab: (False, "one context"))
+    engine = load(smollm2)
+    assert (engine.limits.groups, engine.residency.notes) == (1, ("one context",))
+    engine.close()

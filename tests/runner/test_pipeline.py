@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from lhama_testing_line import ORDERS, Line, Received
@@ -32,12 +34,12 @@ def _sampling(seed: int) -> Sampling:
     return Sampling(temperature=0.8 if seed else 0, seed=seed)
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("order", "groups"), [*((order, 1) for order in ORDERS), ("host", 3)])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_every_request_gets_what_it_gets_alone(order: Order, seed: int) -> None:
+def test_every_request_gets_what_it_gets_alone(order: Order, groups: int, seed: int) -> None:
     """Random arrivals, lengths, stop strings, seeds and cancels, thousands of steps in all."""
     draw = random.Random(seed)
-    line = Line(order, SLOW, OPTIONS)
+    line = Line(order, replace(SLOW, groups=groups), OPTIONS)
     shared = "".join(draw.choices("abcdefgh ", k=30))
     wishes = []
     for request_id in range(60):
@@ -219,3 +221,37 @@ def test_whatever_is_kept_the_context_is_respected(order: Order, num_keep: int) 
     assert received.ended.wait(10)
     line.close()
     assert (received.error, len(received.text)) == ("", 150)
+
+
+def test_groups_of_slots_compute_in_turn_and_overlap() -> None:
+    """A step of one group is enqueued before the other's result is read."""
+    line = Line("host", Behaviour(compute_us=2000, groups=2), LoadOptions(slots=4, context=256))
+    for request_id in range(4):
+        line.submit(request_id, f"{request_id} please", num_predict=20)
+    assert all(received.ended.wait(10) for received in line.received.values())
+    line.close()
+    decoding = [plan for plan in line.plans if len(plan.rows) == 2 and not plan.admits]
+    turns = [plan.group for plan in decoding]
+    assert len(turns) > 20
+    changes = sum(a != b for a, b in pairwise(turns))
+    assert changes > 0.9 * (len(turns) - 1)
+    spans = [span for span in line.pipeline.spans.latest(100) if span.rows == 2]
+    early = [after.times[2] < before.times[5] for before, after in pairwise(spans)]
+    assert sum(early) > len(early) / 2, "enqueued before the step before it was read"
+
+
+def test_one_request_goes_on_in_its_group_alone() -> None:
+    line = Line("host", Behaviour(groups=2), LoadOptions(slots=4, context=256))
+    received = line.submit(1, "alone", num_predict=30)
+    assert received.ended.wait(10)
+    line.close()
+    assert received.text == alone_on("alone", 30)
+    assert {plan.group for plan in line.plans} == {0}
+
+
+def alone_on(text: str, tokens: int) -> str:
+    line = Line("off", Behaviour(), LoadOptions(slots=4, context=256))
+    received = line.submit(1, text, num_predict=tokens)
+    assert received.ended.wait(10)
+    line.close()
+    return received.text
