@@ -313,6 +313,9 @@ class Limits:
     ragged: bool = True
     """Prompt pieces of different lengths are computed in one pass. False: equal ones are, so the
     core cuts the prompts of a step to equal pieces."""
+    prompt_share: float = 0.25
+    """The part of a step's tokens that prompts may have while most requests generate: the less, the
+    steadier their streams; the more, the sooner a new one begins."""
     late_mask: bool = False
     """Rows may be ``masked``."""
     features: frozenset[str] = frozenset()

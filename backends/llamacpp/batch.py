@@ -7,12 +7,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from lhama.backends.llamacpp.leveling import Filler, Span, fillers
 from lhama.backends.llamacpp.library import L, np
 from lhama.plugins.backend import DROPPED, BackendError, Row
-
-LONGEST_GAP = 8
-"""Idle slots worth computing in vain. One more row costs an H100 0.1 ms at most, another pass over
-the weights 1 ms for a model of 135M, 3.6 ms for one of 8B."""
 
 
 class Batch:
@@ -105,33 +102,27 @@ class Batch:
         self._starts = starts
         self.struct.n_tokens = at
 
-    def bridge(self, room: Callable[[int], int]) -> list[tuple[int, int]]:
-        """Put a token nobody asked for into the idle slots of short gaps between busy ones.
+    def level(self, cells: int, used: Callable[[int], int]) -> list[Filler]:
+        """Fill the step up so that it is computed in one pass (``leveling``); after ``bind``.
 
-        llama.cpp computes neighbouring sequences together and reads all weights again after a gap.
-        ``room`` gives a sequence's next free position, or -1. Returns sequences and positions to
-        clear.
+        Returns what the cache shall forget afterwards.
         """
         count: int = self.struct.n_tokens
-        slots = [row.slot - self._first for row in self._rows]
-        fillers: list[tuple[int, int]] = []
-        places: list[int] = []
-        for index, (before, after) in enumerate(pairwise(slots)):
-            if not 1 < after - before <= LONGEST_GAP + 1:
-                continue
-            gap = [(slot, room(slot)) for slot in range(before + 1, after)]
-            fits = count + len(fillers) + len(gap) <= self.capacity
-            if fits and all(position >= 0 for _, position in gap):
-                fillers += gap
-                places += [self._starts[index + 1]] * len(gap)
-        if fillers:
-            idle, positions = zip(*fillers, strict=True)
-            total = count + len(fillers)
-            values: tuple[Any, ...] = (0, positions, idle, 0)  # a token, and no output
+        spans = [
+            Span(row.slot - self._first, start, end, row.position)
+            for row, (start, end) in zip(self._rows, pairwise(self._starts), strict=True)
+        ]
+        found = fillers(spans, self.capacity - count, cells, used)
+        if found:
+            places = np.repeat([f.at for f in found], [f.count for f in found])
+            sequences = np.repeat([f.sequence for f in found], [f.count for f in found])
+            positions = np.concatenate([np.arange(f.position, f.position + f.count) for f in found])
+            total = count + len(places)
+            values: tuple[Any, ...] = (0, positions, sequences, 0)  # a token, and no output
             for array, inserted in zip(self._arrays, values, strict=True):
                 array[:total] = np.insert(array[:count], places, inserted)
             self.struct.n_tokens = total
-        return fillers
+        return found
 
 
 def _pointer(array: Any, kind: Any) -> Any:

@@ -22,17 +22,17 @@ _PROBLEMS: Final = {
 class Context:
     """Decodes batches and edits the KV cache of one model: a stream of cells for each slot.
 
-    llama.cpp's sequence 0 is slot ``first``. ``bridges``: short gaps between busy slots are
-    computed, too (``Batch.bridge``).
+    llama.cpp's sequence 0 is slot ``first``. ``levels``: steps are filled up to be computed in one
+    pass (``leveling``); the cache must be able to forget single positions.
     """
 
-    def __init__(self, pointer: Any, vocab: int, first: int = 0, *, bridges: bool = False) -> None:
+    def __init__(self, pointer: Any, vocab: int, first: int = 0, *, levels: bool = False) -> None:
         self.pointer = pointer
         self._first = first
         self._memory = L.llama_get_memory(pointer)  # None: an encoder, which keeps nothing
         self._cells: int = L.llama_n_ctx_seq(pointer)
         self._vocab = vocab
-        self._bridges = bridges
+        self._levels = levels
         self._logits_at = 0
         self._logits: npt.NDArray[np.float32] = np.zeros((0, vocab), np.float32)
 
@@ -63,16 +63,15 @@ class Context:
 
     def decode(self, batch: Batch) -> None:
         """Start to compute ``batch``; on the processor, finish. Raises ``BackendError``."""
-        fillers = batch.bridge(self._room) if self._bridges else ()
+        fillers = batch.level(self._cells, self._used) if self._levels else ()
         code = L.llama_decode(self.pointer, batch.struct)
-        for sequence, position in fillers:
-            self._remove(sequence, position, -1)
+        for filler in fillers:
+            self._remove(filler.sequence, filler.position, -1)
         if code:
             self._fail(code)
 
-    def _room(self, sequence: int) -> int:
-        position: int = L.llama_memory_seq_pos_max(self._memory, sequence) + 1
-        return position if position < self._cells else -1
+    def _used(self, sequence: int) -> int:
+        return int(L.llama_memory_seq_pos_max(self._memory, sequence)) + 1
 
     def encode(self, batch: Batch) -> None:
         """Compute a batch of texts' tokens for ``pooled``. Raises ``BackendError``."""

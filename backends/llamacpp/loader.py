@@ -81,11 +81,11 @@ class _Loading:
     def free_model(self) -> None:
         L.llama_model_free(self.model)
 
-    def context(self, first: int = 0, *, slots: int = 0, bridges: bool = False) -> Context:
+    def context(self, first: int = 0, *, slots: int = 0, levels: bool = False) -> Context:
         """A context for ``slots`` sequences, all if not given."""
         options = replace(self.options, slots=slots or self.options.slots)
         pointer = _make_context(self.model, self.header, options, self.residency)
-        context = Context(pointer, self.vocab, first, bridges=bridges)
+        context = Context(pointer, self.vocab, first, levels=levels)
         self.taken.callback(context.close)
         _add_adapters(self.model, pointer, self.adapters)
         return context
@@ -125,7 +125,7 @@ def _open(model: ModelFiles, options: LoadOptions, layers: int, progress: Progre
 
 def _make_context(model: Any, header: GGUF, options: LoadOptions, residency: Residency) -> Any:
     offloaded = residency.gpu_layers > 0
-    batch = memory.batch_tokens(header, options)
+    batch = memory.batch_room(header, options, offloaded)
     params = L.llama_context_default_params()
     params.n_ctx = max(memory.context_tokens(header, options), batch)
     params.n_batch = batch
@@ -178,7 +178,7 @@ def _add_adapters(model: Any, context: Any, paths: tuple[str, ...]) -> None:
 def _engine(loading: _Loading, progress: Progress) -> LlamaCppEngine:
     model, options = loading.model, loading.options
     trimmable = not (L.llama_model_is_recurrent(model) or L.llama_model_is_hybrid(model))
-    lanes, verdict = _lanes(loading, bridges=loading.on_device and trimmable, progress=progress)
+    lanes, verdict = _lanes(loading, levels=loading.on_device and trimmable, progress=progress)
     features = set[str]()
     if trimmable:
         features.add("copy")
@@ -193,6 +193,8 @@ def _engine(loading: _Loading, progress: Progress) -> LlamaCppEngine:
         groups=len(lanes),
         shares_cores=not loading.on_device,
         ragged=not loading.on_device,
+        # On a device every pass with a prompt has its price, whatever its length (``leveling``).
+        prompt_share=0.5 if loading.on_device else 0.25,
         late_mask=True,
         features=frozenset(features),
     )
@@ -206,9 +208,10 @@ def _engine(loading: _Loading, progress: Progress) -> LlamaCppEngine:
     )
 
 
-def _lanes(loading: _Loading, *, bridges: bool, progress: Progress) -> tuple[list[Lane], str]:
+def _lanes(loading: _Loading, *, levels: bool, progress: Progress) -> tuple[list[Lane], str]:
     """One lane with all slots, or two with half of them each where those are seen to be faster."""
-    slots, tokens = loading.options.slots, memory.batch_tokens(loading.header, loading.options)
+    slots = loading.options.slots
+    tokens = memory.batch_room(loading.header, loading.options, loading.on_device)
     verdict = ""
     if loading.on_device and memory.halves(loading.options):
         progress(1.0, "trying one context and two")
@@ -216,14 +219,14 @@ def _lanes(loading: _Loading, *, bridges: bool, progress: Progress) -> tuple[lis
         with ExitStack() as tried:
             both = []
             for first in (0, half):
-                context = loading.context(first, slots=half, bridges=bridges)
+                context = loading.context(first, slots=half, levels=levels)
                 tried.callback(context.close)
                 both.append(Lane(context, first, half, tokens))
             pays, verdict = compare(both, loading.vocab)
             if pays:
                 tried.pop_all()
                 return both, verdict
-    return [Lane(loading.context(bridges=bridges), 0, slots, tokens)], verdict
+    return [Lane(loading.context(levels=levels), 0, slots, tokens)], verdict
 
 
 def _embedder(loading: _Loading) -> LlamaCppEmbedder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from lhama.backends.llamacpp import leveling
 from lhama.backends.llamacpp.architectures import CACHELESS
 from lhama.plugins.backend import BackendError, LoadOptions, MemoryEstimate
 from lhama.plugins.gguf import GGUF
@@ -79,9 +80,15 @@ def batch_tokens(header: GGUF, options: LoadOptions) -> int:
     return max(EMBEDDING_TOKENS, longest_text(header, options))
 
 
+def batch_room(header: GGUF, options: LoadOptions, offloaded: bool) -> int:
+    """Tokens that a batch has room for: those of a step, and its fillers."""
+    fills = offloaded and not options.embedding
+    return batch_tokens(header, options) + (leveling.MOST if fills else 0)
+
+
 def ubatch_tokens(header: GGUF, options: LoadOptions, offloaded: bool) -> int:
     """Most tokens computed at once; a step with more is cut by llama.cpp."""
-    most = batch_tokens(header, options)
+    most = batch_room(header, options, offloaded)
     return most if offloaded or options.embedding else min(most, CPU_UBATCH)
 
 

@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 
+from lhama.daemon import garbage
 from lhama.daemon.prompt.build import ModelFacts
 from lhama.daemon.runner.batcher import Batcher
 from lhama.daemon.runner.embedding import EmbeddingLine
@@ -96,6 +97,7 @@ def serve(load: Load, engine: Engine, frames: Frames, send: Sender) -> None:
             notes=list(residency.notes),
         )
     )
+    garbage.settle()
     line.run()
     engine.close()
 

@@ -30,9 +30,6 @@ from lhama.plugins.backend import (
 COPY_GAIN = 32
 """Tokens a cached prefix must save to be worth a copy, or a slot far from the busy ones."""
 
-MIXED_SHARE = 4
-"""While most requests generate, prompts get 1/4 of a step, so that tokens keep flowing."""
-
 LEAST_PIECE = 16
 """Tokens a prompt gets at least in a step that it shares with other prompts' pieces."""
 
@@ -147,7 +144,7 @@ class Batcher:
         prompts = begun + min(-(-len(self._waiting) // limits.groups), free)
         budget = limits.batch_tokens - generating
         if generating >= prompts:
-            budget = min(budget, limits.batch_tokens // MIXED_SHARE)
+            budget = min(budget, int(limits.batch_tokens * limits.prompt_share))
         if limits.ragged or not prompts:
             return budget, budget
         return budget, max(budget // prompts, LEAST_PIECE)

@@ -19,6 +19,7 @@ from lhama.backends.llamacpp.backend import LlamaCppBackend
 from lhama.backends.llamacpp.batch import Batch
 from lhama.backends.llamacpp.engine import LlamaCppEngine
 from lhama.backends.llamacpp.lane import Lane, compare
+from lhama.backends.llamacpp.leveling import LONGEST_GAP, MOST, Span, fillers
 from lhama.backends.llamacpp.library import np
 from lhama.plugins.backend import (
     DROPPED,
@@ -337,14 +338,14 @@ assert order[0] == "llama_cpp" and "numpy" in order, order
     subprocess.run([sys.executable, "-P", "-c", script], check=True)
 
 
-def test_idle_slots_between_busy_ones_are_bridged_and_left_as_they_were(
+def test_a_step_filled_up_changes_no_answer_and_no_idle_slot(
     engine: LlamaCppEngine,
     prompts: list[list[int]],
     alone: list[list[int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rows computed in vain (``Batch.bridge``) change no answer and no idle slot's cache."""
-    monkeypatch.setattr(engine._lanes[0].context, "_bridges", True)
+    """Idle slots between busy ones, and prompts of all lengths beside answers (``leveling``)."""
+    monkeypatch.setattr(engine._lanes[0].context, "_levels", True)
     core = Core(engine)
     core.run(Stream(4, prompts[4][:-1], 1), kv=ALL)  # slot 4 holds something, 1 to 3 nothing
     streams = [Stream(slot, prompts[slot], 24) for slot in (0, 5, 7)]
@@ -352,24 +353,46 @@ def test_idle_slots_between_busy_ones_are_bridged_and_left_as_they_were(
     assert core.run(*streams, kv=kv) == [alone[slot] for slot in (0, 5, 7)]
     kept = len(prompts[4]) - 1
     assert core.run(Stream(4, prompts[4], 24, start=kept), kv=[Trim(4, kept)]) == [alone[4]]
+    late = [Stream(slot, prompts[slot], 24 - 2 * slot) for slot in range(8)]
+    assert core.run(*late, kv=ALL) == [alone[slot][: 24 - 2 * slot] for slot in range(8)]
+    # An answer's row beside four fillers takes another kernel, whose last bits may break a tie.
+    pieces = Core(engine, chunk=5).run(*late, kv=ALL)
+    assert [tokens[:8] for tokens in pieces] == [tokens[:8] for tokens in alone]
 
 
-def test_gaps_are_bridged_where_they_are_short_and_have_room() -> None:
+def test_a_batch_is_filled_up_after_its_rows() -> None:
     batch = Batch(64)
-    rows = (Row(0, 1, 9), Row(2, 1, 3, (5, 6, 7)), Row(3, 1, 8, (4,)), Row(14, 1, 2))
+    rows = (Row(0, 1, 9), Row(2, 1, 3, (5, 6, 7)), Row(3, 1, 8, (4,)))
     batch.fill(rows)
-    assert batch.bind([11, 0, 0, 12]) == list(rows)
-    assert batch.bridge(lambda slot: 40 + slot) == [(1, 41)]  # 4 to 13 are too many
+    assert batch.bind([11, 0, 0]) == list(rows)
+    found = batch.level(cells=99, used=lambda sequence: 40 + sequence)
+    assert [tuple(filler)[1:] for filler in found] == [(0, 10, 2), (1, 41, 3), (3, 9, 2)]
     count = batch.struct.n_tokens
-    assert batch.sequence[:count].tolist() == [0, 1, 2, 2, 2, 3, 14]
-    assert batch.position[:count].tolist() == [9, 41, 3, 4, 5, 8, 2]
-    assert batch.token[:count].tolist() == [11, 0, 5, 6, 7, 4, 12]
-    assert batch.output[:count].tolist() == [1, 0, 0, 0, 1, 1, 1]
+    assert batch.sequence[:count].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert batch.position[:count].tolist() == [9, 10, 11, 41, 42, 43, 3, 4, 5, 8, 9, 10]
+    assert batch.token[:count].tolist() == [11, 0, 0, 0, 0, 0, 5, 6, 7, 4, 0, 0]
+    assert batch.output[:count].tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0]
 
     batch.fill(rows)
-    assert batch.bind([11, 0, DROPPED, 12]) == [rows[0], rows[1], rows[3]]
-    assert batch.bridge(lambda slot: -1) == []  # a full slot cannot take one more
-    assert batch.struct.n_tokens == 5
+    assert batch.bind([11, DROPPED, 0]) == [rows[0], rows[2]]
+    assert [f.sequence for f in batch.level(99, lambda sequence: 5)] == [1, 2]
+    assert batch.sequence[: batch.struct.n_tokens].tolist() == [0, 1, 2, 3]
+
+
+def test_fillers_are_put_in_where_they_are_worth_it() -> None:
+    def used(sequence: int) -> int:
+        return 7
+
+    lone = [Span(3, 0, 200, 0)]
+    assert fillers(lone, 50, 512, used) == []
+    close = [Span(0, 0, 1, 9), Span(2, 1, 2, 9)]
+    assert [f.sequence for f in fillers(close, 50, 512, used)] == [1]
+    assert fillers(close, 50, 7, used) == [], "an idle slot that is full cannot take one more"
+    assert fillers(close, 0, 512, used) == [], "no room in the batch"
+    far = [Span(0, 0, 1, 9), Span(LONGEST_GAP + 2, 1, 2, 9)]
+    assert fillers(far, 50, 512, used) == []
+    long = [Span(0, 0, 1, 9), Span(1, 1, 2, 9), Span(3, 2, 3 + MOST, 0)]
+    assert [f.sequence for f in fillers(long, 999, 512, used)] == [2], "the gap, not the lengths"
 
 
 def test_two_contexts_of_half_the_slots_each(
