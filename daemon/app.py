@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 import structlog
 from aiohttp import web
 
-from lhama.daemon import listener, logs, tls
+from lhama.daemon import garbage, listener, logs, tls
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import LhamaError
 from lhama.daemon.registry import RegistryClient
@@ -57,6 +57,7 @@ async def serve(settings: Settings, ready: Callable[[Settings], None] | None = N
         settings = dataclasses.replace(settings, port=bound.getsockname()[1])
         server = await start(settings, bound, secured)
         try:
+            garbage.settle()
             _announce(settings)
             if ready is not None:
                 ready(settings)

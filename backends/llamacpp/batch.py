@@ -114,9 +114,9 @@ class Batch:
         ]
         found = fillers(spans, self.capacity - count, cells, used)
         if found:
-            places = np.repeat([f.at for f in found], [f.count for f in found])
-            sequences = np.repeat([f.sequence for f in found], [f.count for f in found])
-            positions = np.concatenate([np.arange(f.position, f.position + f.count) for f in found])
+            places = np.repeat([f.at for f in found], [f.size for f in found])
+            sequences = np.repeat([f.sequence for f in found], [f.size for f in found])
+            positions = np.concatenate([np.arange(f.position, f.position + f.size) for f in found])
             total = count + len(places)
             values: tuple[Any, ...] = (0, positions, sequences, 0)  # a token, and no output
             for array, inserted in zip(self._arrays, values, strict=True):

@@ -34,12 +34,12 @@ class Span(NamedTuple):
 
 
 class Filler(NamedTuple):
-    """``count`` tokens to put in at index ``at``, the first of them at ``position``."""
+    """``size`` tokens to put in at index ``at``, the first of them at ``position``."""
 
     at: int
     sequence: int
     position: int
-    count: int
+    size: int
 
 
 def fillers(
@@ -53,10 +53,10 @@ def fillers(
     longest = max((span.length for span in spans), default=0)
     level = _fill(spans, longest, cells, used)
     worth = MOST if longest > 1 else most
-    if level is not None and sum(filler.count for filler in level) <= min(most, worth):
+    if level is not None and sum(filler.size for filler in level) <= min(most, worth):
         return level
     bridges = _fill(spans, 0, cells, used)
-    if bridges is not None and sum(filler.count for filler in bridges) <= most:
+    if bridges is not None and sum(filler.size for filler in bridges) <= most:
         return bridges
     return []
 
@@ -75,4 +75,4 @@ def _fill(
             continue
         gap = range(span.sequence + 1, after.sequence)
         found += [Filler(span.end, idle, used(idle), max(length, 1)) for idle in gap]
-    return found if all(f.position + f.count <= cells for f in found) else None
+    return found if all(f.position + f.size <= cells for f in found) else None
