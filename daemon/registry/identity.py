@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import base64
+import os
+import secrets
 from pathlib import Path
 
 from lhama.daemon.errors import RegistryError
+
+
+class CannotSign(RegistryError):
+    """The package that signs is not installed."""
 
 
 class Identity:
@@ -20,7 +26,7 @@ class Identity:
     def sign(self, data: bytes) -> str:
         """``<public key>:<signature>``, both in Base64.
 
-        Blocks on the disk. Raises ``RegistryError`` without the package or with an unusable key.
+        Blocks on the disk. Raises ``CannotSign``, and ``RegistryError`` for an unusable key.
         """
         try:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,7 +36,7 @@ class Identity:
                 load_ssh_private_key,
             )
         except ImportError:
-            raise RegistryError(
+            raise CannotSign(
                 "signing in to a registry needs the package cryptography: pip install 'lhama[push]'"
             ) from None
         try:
@@ -58,6 +64,14 @@ class Identity:
         private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
         self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._path.touch(mode=0o600, exist_ok=False)
-        self._path.write_bytes(private)
-        self._path.with_suffix(".pub").write_bytes(public + b"\n")
+        # Whole or not at all, and never in another's place: two requests may be the first.
+        fresh = self._path.with_name(f".{self._path.name}-{secrets.token_hex(8)}")
+        fresh.touch(mode=0o600, exist_ok=False)
+        try:
+            fresh.write_bytes(private)
+            os.link(fresh, self._path)
+            self._path.with_suffix(".pub").write_bytes(public + b"\n")
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()

@@ -12,7 +12,8 @@ from aiohttp import hdrs
 from lhama.daemon.errors import InvalidName, RegistryError, StoreError
 from lhama.daemon.protocol.replies import Progress
 from lhama.daemon.registry.pull import TICK
-from lhama.daemon.registry.remote import NotThere, Remote
+from lhama.daemon.registry.remote import Remote
+from lhama.daemon.registry.replies import NotThere
 from lhama.daemon.registry.threads import outlast
 from lhama.daemon.registry.upload import Upload
 from lhama.daemon.store import ModelName, blobs, manifests

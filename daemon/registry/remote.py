@@ -6,7 +6,6 @@ import asyncio
 import platform
 import ssl
 import sys
-import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -19,38 +18,24 @@ from yarl import URL
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import RegistryError
 from lhama.daemon.registry import auth
-from lhama.daemon.registry.failures import Passing, failure
-from lhama.daemon.registry.identity import Identity
+from lhama.daemon.registry.failures import failure
+from lhama.daemon.registry.identity import CannotSign, Identity
 from lhama.daemon.registry.proxies import proxy_for
 from lhama.daemon.registry.reach import Lookup, Reach, look_up
+from lhama.daemon.registry.replies import check, read_body, target
 from lhama.daemon.store import ModelName
 
 MAX_REDIRECTS = 10
 CONNECT_SECONDS = 30.0
 ANSWER_SECONDS = 120.0
 """Longest silence of a registry before and within an answer."""
-MAX_ERROR = 64 * 1024
-"""Bytes of an error's text that are passed on."""
 _MAX_TOKEN = 64 * 1024
 _LONGEST_HEADER = 64 * 1024
 """Signed addresses of blobs are some kilobytes long."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_PASSING = frozenset({408, 425, 429})
-"""Client errors that pass by themselves, as all server errors may."""
 
 Content: TypeAlias = bytes | Callable[[], AsyncIterator[bytes]] | None
 """A body; what is made piece by piece can be made again for a second try."""
-
-
-class NotThere(RegistryError):
-    """404, in Go's words for a missing file."""
-
-    def __init__(self) -> None:
-        super().__init__("file does not exist")
-
-
-class Refused(RegistryError):
-    """Another error status that is not ``Passing``."""
 
 
 class Remote:
@@ -124,7 +109,7 @@ class Remote:
             response = await self._follow(method, url, headers or {}, content, silence)
             async with response:
                 if response.status != 401 or not self.is_registry(response.url):
-                    await _check(response)
+                    await check(response)
                     yield response
                     return
                 challenge = auth.Challenge.read(response.headers)
@@ -202,9 +187,13 @@ class Remote:
         return self._token or given
 
     async def _authorize(self, challenge: auth.Challenge) -> None:
-        url = challenge.url(self.base)
+        url, hint = challenge.url(self.base), self._hint()
         identity = Identity(self._settings.identity)
-        signature = await asyncio.to_thread(identity.sign, auth.to_be_signed(url))
+        try:
+            signature = await asyncio.to_thread(identity.sign, auth.to_be_signed(url))
+        except CannotSign as error:
+            # Many registries give strangers a token, too: enough for what is public.
+            signature, hint = "", f" ({error.message})"
         # Redirects are not followed: the signature is for this URL and nobody else.
         response = await self._send(
             hdrs.METH_GET, url, {}, None, ANSWER_SECONDS, authorization=signature
@@ -212,7 +201,7 @@ class Remote:
         async with response:
             if 300 <= response.status < 400:
                 raise RegistryError(f"the registry redirects from its realm: {response.status}")
-            await _check(response, self._hint())
+            await check(response, hint)
             self._token = auth.read_token(await read_body(response, _MAX_TOKEN))
 
     def _hint(self) -> str:
@@ -226,47 +215,3 @@ def user_agent(settings: Settings) -> str:
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     system = f"{machine.lower()} {sys.platform}"
     return f"ollama/{settings.report_version} ({system}) lhama/{version('lhama')}"
-
-
-def target(response: aiohttp.ClientResponse, location: str) -> URL:
-    """Where a ``Location`` leads, to the letter: signed URLs must not be rewritten."""
-    plain = location.isascii() and location.isprintable() and " " not in location
-    try:
-        url = response.url.join(URL(location, encoded=plain))
-        usable = url.scheme in ("http", "https") and url.raw_host and url.port
-    except ValueError:
-        usable = False
-    if not usable or url.raw_user is not None:
-        raise RegistryError(f"the registry redirects to a URL that cannot be: {location[:200]!r}")
-    return url
-
-
-async def read_body(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """The body of at most ``most`` bytes, counted after unpacking. Raises ``RegistryError``."""
-    coding = response.headers.get(hdrs.CONTENT_ENCODING, "identity").lower()
-    if coding not in ("identity", "", "gzip"):
-        raise RegistryError(f"the registry packed its reply with {coding}")
-    unpacker = zlib.decompressobj(wbits=31) if coding == "gzip" else None
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        try:
-            body += unpacker.decompress(chunk, most + 1 - len(body)) if unpacker else chunk
-        except zlib.error as error:
-            raise RegistryError(f"the registry's reply cannot be unpacked: {error}") from None
-        if len(body) > most or (unpacker and unpacker.unconsumed_tail):
-            raise RegistryError(f"the registry's reply is larger than {most} bytes")
-    return bytes(body)
-
-
-async def _check(response: aiohttp.ClientResponse, hint: str = "") -> None:
-    """Raise what an error status means."""
-    if response.status == 404:
-        raise NotThere
-    if response.status >= 400:
-        text = b""
-        try:
-            text = await response.content.read(MAX_ERROR)
-        except (aiohttp.ClientError, OSError):
-            pass  # the status says enough
-        kind = Passing if response.status >= 500 or response.status in _PASSING else Refused
-        raise kind(f"{response.status}: {text.decode('utf-8', 'replace')}{hint}")

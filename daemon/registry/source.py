@@ -13,7 +13,8 @@ from yarl import URL
 
 from lhama.daemon.errors import RegistryError
 from lhama.daemon.registry.failures import Passing
-from lhama.daemon.registry.remote import NotThere, Refused, Remote
+from lhama.daemon.registry.remote import Remote
+from lhama.daemon.registry.replies import NotThere, Refused
 
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 

@@ -19,7 +19,8 @@ from yarl import URL
 from lhama.daemon.errors import InvalidName, RegistryError
 from lhama.daemon.registry.download import Manner
 from lhama.daemon.registry.failures import Passing
-from lhama.daemon.registry.remote import Remote, target
+from lhama.daemon.registry.remote import Remote
+from lhama.daemon.registry.replies import target
 from lhama.daemon.registry.threads import in_thread, outlast
 from lhama.daemon.store import ModelName
 from lhama.daemon.store.manifests import Layer

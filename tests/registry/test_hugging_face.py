@@ -15,8 +15,10 @@ from lhama_testing_registry import Registry, serving
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import RegistryError
 from lhama.daemon.protocol.replies import Progress
+from lhama.daemon.protocol.types import CreateRequest
 from lhama.daemon.registry import RegistryClient
-from lhama.daemon.store import ModelName, Store
+from lhama.daemon.store import ModelName, Store, create
+from lhama.plugins import gguf
 
 trustme = pytest.importorskip("trustme", reason="trustme is not installed: pip install '.[dev]'")
 
@@ -148,6 +150,22 @@ async def test_a_gated_model_says_what_to_do(hugger: Hugger, hub: Registry) -> N
     hub.token, hub.realm = "another", ""
     with pytest.raises(RegistryError, match=r"unauthorized: access denied \(.*HF_TOKEN set\)$"):
         await hugger.pull(hub)
+
+
+async def test_create_pulls_what_it_is_made_from(
+    known: Hugger, hub: Registry, store: Store, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.gguf"
+    gguf.write(path, {"general.architecture": "test"}, {"t": ((1,), "F32", bytes(4))})
+    hub.add_model(f"{REPOSITORY}:Q4_K_M", path.read_bytes())
+    request = CreateRequest(model="mine", from_=f"{hub.host}/{REPOSITORY}:Q4_K_M", system="S")
+    lines = [line.status async for line in create.create(store, request, known.client.pull)]
+    assert lines[0] == "pulling manifest"
+    # Both ends are in the stream, as with Ollama.
+    assert lines.count("success") == 2
+    assert lines[-2:] == ["writing manifest", "success"]
+    assert store.get("mine").system == "S"
+    assert len(walk(store.root)) == 2
 
 
 async def test_an_unknown_authority(settings: Settings, store: Store, hub: Registry) -> None:

@@ -202,6 +202,11 @@ async def test_an_upload_is_not_led_astray(
             await push(client, name)
 
 
+async def test_case_does_not_matter(client: RegistryClient, registry: Registry, name: str) -> None:
+    await push(client, name.replace("user/mine", "USER/Mine") + ":LATEST")
+    assert list(registry.manifests) == ["user/mine:latest"]
+
+
 @pytest.mark.parametrize(
     ("text", "full"),
     [

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -108,14 +109,20 @@ class TestKey:
         with pytest.raises(RegistryError, match="cannot be read"):
             Identity(path).sign(b"x")
 
-    def test_without_the_package_it_says_what_to_install(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for name in [name for name in sys.modules if name.startswith("cryptography")]:
-            monkeypatch.delitem(sys.modules, name)
-        monkeypatch.setitem(sys.modules, "cryptography", None)
-        with pytest.raises(RegistryError, match=r"pip install 'lhama\[push\]'"):
-            Identity(tmp_path / "id").sign(b"x")
+    def test_many_first_uses_make_one_key(self, tmp_path: Path) -> None:
+        path = tmp_path / ".ollama" / "id_ed25519"
+        with ThreadPoolExecutor(8) as pool:
+            signatures = set(pool.map(lambda _: Identity(path).sign(b"x"), range(16)))
+        assert len(signatures) == 1
+        assert sorted(p.name for p in path.parent.iterdir()) == ["id_ed25519", "id_ed25519.pub"]
+
+
+@pytest.fixture
+def no_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra ``push`` is not installed."""
+    for name in [name for name in sys.modules if name.startswith("cryptography")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
 
 
 def _verify(request: web.Request) -> None:
@@ -153,6 +160,29 @@ async def test_a_token_is_earned_once_and_sent_to_nobody_else(
     elsewhere = [seen for seen in guarded.seen if seen.at == "elsewhere"]
     assert elsewhere
     assert not any("Authorization" in seen.headers for seen in elsewhere)
+
+
+async def test_without_cryptography_a_strangers_token_will_do(
+    no_cryptography: None, client: RegistryClient, guarded: Registry, store: Store
+) -> None:
+    async def give(request: web.Request) -> web.Response:
+        assert "Authorization" not in request.headers
+        return web.json_response({"access_token": guarded.token})
+
+    guarded.on_token = give
+    await pull(client, guarded, PATH)
+    assert walk(store.root)
+
+
+async def test_without_cryptography_it_says_what_to_install(
+    no_cryptography: None, client: RegistryClient, guarded: Registry
+) -> None:
+    async def refuse(request: web.Request) -> web.Response:
+        return web.Response(status=401, text="sign in")
+
+    guarded.on_token = refuse
+    with pytest.raises(RegistryError, match=r"401: sign in \(.*pip install 'lhama\[push\]'\)$"):
+        await pull(client, guarded, PATH)
 
 
 async def test_a_token_that_is_not_taken(client: RegistryClient, guarded: Registry) -> None:
