@@ -150,7 +150,7 @@ def test_version(server: Replay, lhama: Lhama) -> None:
 
 def test_plugins_names_every_plugin(server: Replay, lhama: Lhama) -> None:
     header, *rows = lhama("plugins", "--no-plugins=llamacpp").out.splitlines()
-    assert header.split() == ["NAME", "VERSION", "DEVICES", "STATE"]
+    assert header.split() == ["NAME", "VERSION", "DEVICES", "TOOLS", "STATE"]
     states = {row.split()[0]: row.split()[-1] for row in rows[:3]}
     assert states["llamacpp"] == "blocked"
     assert states["reference"] == "loaded"
