@@ -20,18 +20,20 @@ class LlamaCppEmbedder(Embedder):
     def __init__(
         self,
         context: Context,
+        batch: Batch,
         tokenizer: LlamaTokenizer,
         limits: Limits,
         residency: Residency,
         free_model: Callable[[], None],
         width: int,
     ) -> None:
-        """``width``: numbers in a vector, or outputs of a classifier."""
+        """``batch`` holds what the context computes at once; ``width``: numbers in a vector, or
+        outputs of a classifier."""
         super().__init__(tokenizer, limits, residency)
         self._context = context
         self._free_model = free_model
         self._width = width
-        self._batch = Batch(limits.batch_tokens)
+        self._batch = batch
 
     def vectors(self, inputs: list[tuple[int, ...]]) -> list[bytes]:
         self._context.clear()

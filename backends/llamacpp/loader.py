@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from lhama.backends import devices
 from lhama.backends.llamacpp import memory
+from lhama.backends.llamacpp.batch import Batch
 from lhama.backends.llamacpp.context import Context
 from lhama.backends.llamacpp.embedder import LlamaCppEmbedder
 from lhama.backends.llamacpp.engine import LlamaCppEngine
@@ -236,14 +237,20 @@ def _embedder(loading: _Loading) -> LlamaCppEmbedder:
     limits = Limits(
         slots=memory.EMBEDDING_TEXTS,
         context=memory.longest_text(header, options),
-        batch_tokens=memory.batch_tokens(header, options),
+        batch_tokens=memory.embedding_step(header, options, loading.residency.gpu_layers > 0),
         vocab=loading.vocab,
         features=frozenset(("embed", "rank") if ranks else ("embed",)),
     )
     width = L.llama_model_n_cls_out(model) if ranks else L.llama_model_n_embd_out(model)
     tokenizer = LlamaTokenizer(L.llama_model_get_vocab(model))
     return LlamaCppEmbedder(
-        context, tokenizer, limits, loading.residency, loading.free_model, width
+        context,
+        Batch(memory.batch_tokens(header, options)),
+        tokenizer,
+        limits,
+        loading.residency,
+        loading.free_model,
+        width,
     )
 
 

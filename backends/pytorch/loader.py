@@ -117,7 +117,7 @@ def _encoder(
     if pooling is Pooling.RANK:
         shares = shape.family == "qwen3"
         classifier = Classifier(weights, shape.width, shape.outputs, shares=shares)
-    cache = KVCache(shape, 1, memory.embedding_step(shape, options, kind), place, dtype)
+    cache = KVCache(shape, 1, memory.embedding_room(shape, options, kind), place, dtype)
     piece = memory.embedding_tokens(kind)
     return CausalEncoder(model, cache, pooling, place, piece, classifier)
 
@@ -127,7 +127,7 @@ def _embedding_limits(shape: memory.Parameters, options: LoadOptions, kind: memo
     return Limits(
         slots=memory.EMBEDDING_TEXTS,
         context=memory.longest_text(shape, options),
-        batch_tokens=memory.embedding_step(shape, options, kind),
+        batch_tokens=memory.embedding_tokens(kind),
         vocab=shape.vocab,
         features=frozenset(("embed", "rank") if ranks else ("embed",)),
     )

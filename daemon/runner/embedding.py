@@ -28,19 +28,20 @@ class TextRequest:
         self.id = request_id
         self.ended = False
         self._texts = texts
-        self._next: list[int] | None = None
+        self._ready: deque[list[int]] = deque()
         self._untaken = count
         self._unanswered = count
 
-    def peek(self) -> list[int]:
-        """The tokens of the next text, made now if they are not yet."""
-        if self._next is None:
-            self._next = next(self._texts)
-        return self._next
+    def peek(self, ahead: int = 0) -> list[int] | None:
+        """The tokens of the next text but ``ahead``, made now if they are not yet; ``None``: there
+        is none."""
+        while len(self._ready) <= ahead < self._untaken:
+            self._ready.append(next(self._texts))
+        return self._ready[ahead] if ahead < self._untaken else None
 
     def take(self) -> bool:
         """Count the next text as taken; whether there are more."""
-        self._next = None
+        self._ready.popleft()
         self._untaken -= 1
         return self._untaken > 0
 
@@ -78,7 +79,7 @@ class EmbeddingLine:
     """Runs steps until closed. One thread runs it; everything else reaches it by ``inbox``."""
 
     def __init__(self, engine: Engine, send: Send, *, overlapped: bool) -> None:
-        """Without ``overlapped``, the sequential twin: nothing is prepared while a step computes."""
+        """Without ``overlapped``, the sequential twin: nothing is done while a step computes."""
         self.inbox: Inbox = queue.SimpleQueue()
         self._engine = engine
         self._send = send
@@ -110,17 +111,38 @@ class EmbeddingLine:
         """Run until closed. A step in flight is finished first, so the engine may be closed."""
         flight: Flight | None = None
         while not self._closing or flight is not None:
-            self._take_in(wait=flight is None and not self._waiting)
-            following = self._gather()
+            if self._overlapped:
+                self._prepare()
             outcomes = self._finish(flight)
-            started = self._start(following)
-            self._deliver(flight, outcomes)
-            flight = started
             if not self._overlapped:
-                self._deliver(flight, self._finish(flight))
-                flight = None
+                self._deliver(flight, outcomes)
+            self._take_in(wait=flight is None and not self._waiting)
+            following = self._start(self._gather())
+            if self._overlapped:
+                self._deliver(flight, outcomes)
+            flight = following
 
     # ---------------------------------------------------------------------------------- the verbs
+
+    def _prepare(self) -> None:
+        """Tokenize what the next step will take if nobody else comes; who does is not too late
+        for it, as texts are chosen when the device is free."""
+        texts, room = self._engine.limits.slots, self._engine.limits.batch_tokens
+        turns = deque((request, 0) for request in self._waiting)
+        while turns and texts > 0 and room > 0:
+            request, ahead = turns.popleft()
+            tokens = self._peek(request, ahead)
+            if tokens is not None:
+                texts, room = texts - 1, room - len(tokens)
+                turns.append((request, ahead + 1))
+
+    def _peek(self, request: TextRequest, ahead: int = 0) -> list[int] | None:
+        """``None``: there is no such text, or it cannot be tokenized and its request has ended."""
+        try:
+            return request.peek(ahead)
+        except Exception as error:  # this text's trouble is its request's alone
+            self._fail(request, error)
+            return None
 
     def _gather(self) -> list[Text]:
         """The next step's texts: one of each request in turn, as many as fit."""
@@ -129,10 +151,8 @@ class EmbeddingLine:
         room = limits.batch_tokens
         while self._waiting and len(texts) < limits.slots and not self._closing:
             request = self._waiting[0]
-            try:
-                tokens = request.peek()
-            except Exception as error:  # this text's trouble is its request's alone
-                self._fail(request, error)
+            tokens = self._peek(request)
+            if tokens is None:
                 continue
             if texts and len(tokens) > room:
                 break
@@ -144,8 +164,6 @@ class EmbeddingLine:
         return texts
 
     def _start(self, texts: list[Text]) -> Flight | None:
-        """Start a step, less what has been cancelled since it was gathered."""
-        texts = [text for text in texts if not text.request.ended]
         if not texts:
             return None
         try:

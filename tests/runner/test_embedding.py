@@ -145,6 +145,24 @@ def test_one_text_does_not_wait_for_a_thousand(line: Line) -> None:
     assert len(many.vectors) == 1000
 
 
+def test_who_comes_while_a_step_computes_is_in_the_next(line: Line) -> None:
+    many = line.submit(1, *[text(1, i % 250) for i in range(100)])
+    watched = line.engine.embed
+    late: list[Received] = []
+
+    def third(inputs: list[list[int]]) -> object:
+        handle = watched(inputs)
+        if len(line.steps) == 3:
+            late.append(line.submit(2, text(2, 1)))
+        return handle
+
+    line.engine.embed = third  # type: ignore[method-assign,assignment]
+    line.start()
+    done(many)
+    done(*late)
+    assert [tokens[0] for tokens in line.steps[3]].count(3) == 1
+
+
 def test_clients_get_equal_shares(line: Line) -> None:
     requests = [line.submit(n, *[text(n, i) for i in range(40)]) for n in range(1, 5)]
     line.start()
