@@ -47,6 +47,23 @@ def nvidia() -> list[Device]:
     return found
 
 
+def compute_capability(device: Device) -> tuple[int, int]:
+    """Of an NVIDIA card: what its processors can do; (0, 0) if it does not say."""
+    with contextlib.suppress(ImportError):
+        import pynvml
+
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlInit()
+            try:
+                index = int(device.id.rpartition(":")[2])
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+                return int(major), int(minor)
+            finally:
+                pynvml.nvmlShutdown()
+    return 0, 0
+
+
 def metal() -> list[Device]:
     """The GPU of an Apple-silicon Mac, which shares main memory; empty elsewhere."""
     if platform.system() != "Darwin" or platform.machine() != "arm64":

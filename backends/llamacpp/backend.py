@@ -51,6 +51,8 @@ class LlamaCppBackend:
         if header.architecture not in KNOWN:
             name = header.architecture or "none"
             return Support(0, f"llama.cpp does not know the architecture {name!r}")
+        if devices.nvidia() and not _has_library("cuda"):
+            return Support(55, "this build of llama.cpp cannot use the NVIDIA card")
         return Support(80)
 
     def estimate(self, model: ModelFiles, options: LoadOptions) -> MemoryEstimate:

@@ -12,6 +12,8 @@ from lhama.backends import devices
 from lhama.backends.openmp import spin_briefly
 from lhama.backends.pytorch import memory
 from lhama.backends.pytorch.bert_parameters import read_parameters
+from lhama.backends.pytorch.cuda import support
+from lhama.backends.pytorch.hyperparameters import Hyperparameters
 from lhama.plugins.backend import (
     API_VERSION,
     BackendError,
@@ -48,19 +50,29 @@ class PyTorchBackend:
         if problem:
             return Support(0, problem)
         try:
-            read_parameters(_header(model))
+            header = _header(model)
+            shape = read_parameters(header)
         except BackendError as error:
             return Support(0, str(error))
-        return Support(60 if any(d.kind == "cuda" for d in _accelerators()) else 50)
+        cards = [device for device in _accelerators() if device.kind == "cuda"]
+        if not cards:
+            return Support(50)
+        capability = devices.compute_capability(cards[0])
+        return support.judge(header, shape, capability, model.adapters)
 
     def estimate(self, model: ModelFiles, options: LoadOptions) -> MemoryEstimate:
-        device = choose(options)
-        return memory.estimate(read_parameters(_header(model)), options, device.kind)
+        device, header = choose(options), _header(model)
+        shape = read_parameters(header)
+        if device.kind == "cuda" and isinstance(shape, Hyperparameters):
+            capability = devices.compute_capability(device)
+            if not support.refusal(header, shape, options, capability, model.adapters):
+                return support.estimate(header, shape, options)
+        return memory.estimate(shape, options, device.kind)
 
     def load(self, model: ModelFiles, options: LoadOptions, progress: Progress) -> Engine:
-        support = self.supports(model)
-        if not support.score:
-            raise UnsupportedModel(support.reason)
+        verdict = self.supports(model)
+        if not verdict.score:
+            raise UnsupportedModel(verdict.reason)
         progress(0.0, "reading the header")
         header = _header(model, vocabulary=True)
         spin_briefly()

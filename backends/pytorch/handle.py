@@ -44,7 +44,7 @@ class Handle:
         self._request = request
         if drawn is not None:
             self._kept = drawn  # the copies read from it
-            self._drawn = drawn.map(_to_host)
+            self._drawn = drawn.map(to_host)
         if self._on_cuda:
             self._end_event = torch.cuda.Event(enable_timing=True, blocking=True)
             self._end_event.record()
@@ -53,14 +53,7 @@ class Handle:
 
     def fail(self, error: Exception) -> None:
         """End the step as a whole; later jobs of it are skipped."""
-        if isinstance(error, torch.OutOfMemoryError):
-            failure: BackendError = OutOfMemory(f"out of memory while computing: {error}")
-        elif isinstance(error, BackendError):
-            failure = error
-        else:
-            failure = BackendError(f"PyTorch backend: {error}")
-            failure.__cause__ = error
-        self._error = failure
+        self._error = failure(error)
         self._issued.set()
 
     @property
@@ -84,17 +77,28 @@ class Handle:
         self._kept = None
         if self._request is None or self._drawn is None:
             return StepResult((), elapsed)
-        return StepResult(tuple(_results(self._request, self._drawn)), elapsed)
+        return StepResult(tuple(results_of(self._request, self._drawn)), elapsed)
 
 
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
+def failure(error: Exception) -> BackendError:
+    """What the core is told of an error while computing."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return OutOfMemory(f"out of memory while computing: {error}")
+    if isinstance(error, BackendError):
+        return error
+    wrapped = BackendError(f"PyTorch backend: {error}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def to_host(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.device.type != "cuda":
         return tensor.cpu()
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     return host.copy_(tensor, non_blocking=True)
 
 
-def _results(request: Request, drawn: Drawn) -> list[RowResult]:
+def results_of(request: Request, drawn: Drawn) -> list[RowResult]:
     faults: list[int] = drawn.faults.tolist()
     tokens: list[int] = drawn.tokens.tolist()
     own = drawn.logprobs.tolist() if drawn.logprobs is not None else []

@@ -11,6 +11,7 @@ from lhama.backends import devices
 from lhama.backends.pytorch import families, memory
 from lhama.backends.pytorch.adapters import Adapter
 from lhama.backends.pytorch.bert_parameters import BertParameters, read_parameters
+from lhama.backends.pytorch.cuda import compiling, support
 from lhama.backends.pytorch.embedder import PyTorchEmbedder
 from lhama.backends.pytorch.encoder import CausalEncoder, Classifier, Encoder, Pooling
 from lhama.backends.pytorch.engine import PyTorchEngine
@@ -50,16 +51,24 @@ def load(
     shape = read_parameters(header)
     if shape.family in ENCODERS and not options.embedding:
         raise UnsupportedModel(f"a model of the family {shape.family} does not generate")
-    needed = memory.estimate(shape, options, device.kind)
-    _check_memory(needed, options, device)
     threads = options.threads or devices.physical_cores()
     torch.set_num_threads(threads)
+    notes: tuple[str, ...] = ()
+    if device.kind == "cuda" and token_feed is None:
+        capability = devices.compute_capability(device)
+        why = support.refusal(header, shape, options, capability, adapters)
+        if not why:
+            assert isinstance(shape, Hyperparameters)
+            return _with_kernels(header, shape, options, device, progress)
+        notes = (f"without kernels of its own: {why}",)
+    needed = memory.estimate(shape, options, device.kind)
+    _check_memory(needed, options, device)
     place = _place(device)
     dtype = _dtype(memory.element_bytes(shape, device.kind), place, shape)
     on_device = needed.total_bytes if device.kind != "cpu" else 0
     layers = shape.layers + 1 if device.kind != "cpu" else 0
     residency = Residency(
-        device.id, needed.total_bytes, min(on_device, needed.device_bytes), layers
+        device.id, needed.total_bytes, min(on_device, needed.device_bytes), layers, notes
     )
     progress(0.0, "reading the vocabulary")
     tokenizer = GGUFTokenizer(header)
@@ -97,6 +106,35 @@ def _check(adapters: Sequence[Adapter]) -> None:
     """Raises ``UnsupportedModel`` for an adapter that changes what the model did not ask for."""
     for adapter in adapters:
         adapter.check()
+
+
+def _with_kernels(
+    header: GGUF,
+    shape: Hyperparameters,
+    options: LoadOptions,
+    device: Device,
+    progress: Progress,
+) -> Engine:
+    """The engine of NVIDIA cards."""
+    needed = support.estimate(header, shape, options)
+    _check_memory(needed, options, device)
+    place = _place(device)
+    progress(0.0, "reading the vocabulary")
+    tokenizer = GGUFTokenizer(header)
+    compiling.use_cache_folder()
+    from lhama.backends.pytorch.cuda.loader import load as load_on_card
+
+    residency = Residency(device.id, needed.total_bytes, needed.device_bytes, shape.layers + 1)
+    report = _report(header, progress)
+    try:
+        return load_on_card(
+            header, shape, options, place, tokenizer, residency, report,
+            lambda what: progress(report.share, what),
+        )  # fmt: skip
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(f"{_sizes(needed.total_bytes, device.free_bytes)}: {error}") from error
+    except RuntimeError as error:
+        raise BackendError(f"PyTorch cannot load the model: {error}") from error
 
 
 def _encoder(
@@ -180,4 +218,8 @@ class _report:  # noqa: N801 - reads as the function it is
 
     def __call__(self, nbytes: int) -> None:
         self._done += nbytes
-        self._progress(min(1.0, self._done / self._total), "loading weights")
+        self._progress(self.share, "loading weights")
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self._done / self._total)

@@ -50,7 +50,8 @@ class Penalties:
         self._length = context
         self._vocab = vocab
         self._pinned = pinned
-        self._recent = torch.zeros(slots * context, dtype=torch.int64, device=device)
+        # One cell more than slots need: what nobody asked for can be written there.
+        self.recent = torch.zeros(slots * context + 1, dtype=torch.int64, device=device)
 
     # ------------------------------------------------------------------------- on the host, ahead
 
@@ -103,8 +104,8 @@ class Penalties:
 
     def fill(self, cells: torch.Tensor, tokens: torch.Tensor) -> None:
         """Put what ``history`` staged into the ring; in stream order, before the first row."""
-        device = self._recent.device
-        self._recent[cells.to(device, non_blocking=True)] = tokens.to(device, non_blocking=True)
+        device = self.recent.device
+        self.recent[cells.to(device, non_blocking=True)] = tokens.to(device, non_blocking=True)
 
     def apply(self, logits: torch.Tensor, window: Window) -> None:
         """Penalise ``logits`` [rows, vocab] in place.
@@ -114,7 +115,7 @@ class Penalties:
         """
         if not window.active:
             return
-        tokens = self._recent[window.cells]
+        tokens = self.recent[window.cells]
         counts = torch.zeros(len(tokens), self._vocab, device=logits.device)
         counts.scatter_add_(1, tokens, window.weights)
         repeat, presence, frequency = window.settings.split(1, dim=-1)
@@ -126,7 +127,7 @@ class Penalties:
 
     def accept(self, tokens: torch.Tensor, window: Window) -> None:
         """Remember what the step's rows drew."""
-        self._recent[window.places] = tokens
+        self.recent[window.places] = tokens
 
 
 def penalised(sampling: Sampling) -> bool:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from pytorch_models import VOCAB, tiny
 
+if not torch.cuda.is_available():
+    pytest.skip("needs a CUDA device", allow_module_level=True)
+
+from lhama.backends import devices
 from lhama.backends.pytorch.backend import PyTorchBackend
+from lhama.backends.pytorch.cuda.engine import CudaEngine
 from lhama.backends.pytorch.engine import PyTorchEngine
+from lhama.backends.pytorch.loader import load
 from lhama.plugins.backend import (
     Admit,
     LoadOptions,
@@ -21,9 +28,9 @@ from lhama.plugins.backend import (
     Sampling,
     StepHandle,
     StepPlan,
+    Trim,
 )
-
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+from lhama.plugins.gguf import read
 
 CHOSEN = (
     Sampling(temperature=0.0),
@@ -39,17 +46,35 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tiny(tmp_path / f"{request.param}.gguf", request.param)
 
 
-@pytest.fixture
-def engine(path: Path) -> Iterator[PyTorchEngine]:
-    engine = loaded(path, gpu_layers=-1)
+OPTIONS = LoadOptions(slots=4, context=256, batch=256)
+
+
+@pytest.fixture(params=["kernels", "plain"])
+def engine(request: pytest.FixtureRequest, path: Path) -> Iterator[CudaEngine | PyTorchEngine]:
+    """The cards' own engine, and plain PyTorch, which takes what the first has no kernels for."""
+    if request.param == "kernels":
+        engine = PyTorchBackend().load(ModelFiles("tiny", str(path)), OPTIONS, lambda *_: None)
+        assert isinstance(engine, CudaEngine)
+    else:
+        header = read(path, vocabulary=True)
+        card = devices.nvidia()[0]
+        engine = load(header, OPTIONS, card, lambda *_: None, token_feed="device")
+        assert isinstance(engine, PyTorchEngine)
     yield engine
     engine.close()
 
 
-def loaded(path: Path, gpu_layers: int) -> PyTorchEngine:
-    options = LoadOptions(slots=4, context=256, batch=256, gpu_layers=gpu_layers)
-    files = ModelFiles("tiny", str(path))
-    engine = PyTorchBackend().load(files, options, lambda share, what: None)
+@pytest.fixture
+def kernels(path: Path) -> Iterator[CudaEngine]:
+    engine = PyTorchBackend().load(ModelFiles("tiny", str(path)), OPTIONS, lambda *_: None)
+    assert isinstance(engine, CudaEngine)
+    yield engine
+    engine.close()
+
+
+def plain_on_the_processor(path: Path) -> PyTorchEngine:
+    header = read(path, vocabulary=True)
+    engine = load(header, OPTIONS, devices.host(), lambda *_: None)
     assert isinstance(engine, PyTorchEngine)
     return engine
 
@@ -65,7 +90,9 @@ def plans() -> list[StepPlan]:
     return [first, *later]
 
 
-def run(engine: PyTorchEngine, *, overlapped: bool, strict: bool = False) -> list[list[int]]:
+def run(
+    engine: CudaEngine | PyTorchEngine, *, overlapped: bool, strict: bool = False
+) -> list[list[int]]:
     """All steps; ``strict`` makes every wait on the device an error but those of ``result``."""
     found: list[list[int]] = []
     flying: tuple[PreparedStep, StepHandle] | None = None
@@ -84,35 +111,41 @@ def run(engine: PyTorchEngine, *, overlapped: bool, strict: bool = False) -> lis
     return found
 
 
-def test_the_feed_is_the_devices_own(engine: PyTorchEngine) -> None:
+def test_the_feed_is_the_devices_own(engine: CudaEngine | PyTorchEngine) -> None:
     assert engine.limits.token_feed == "device"
     assert engine.residency.device == "cuda:0"
     assert engine.residency.device_bytes > 0
 
 
-def test_orders_give_the_same_tokens_and_nothing_waits(engine: PyTorchEngine) -> None:
+def test_orders_give_the_same_tokens_and_nothing_waits(
+    engine: CudaEngine | PyTorchEngine,
+) -> None:
     plain = run(engine, overlapped=False)
     assert len(plain) == STEPS
     assert run(engine, overlapped=True) == plain
     assert run(engine, overlapped=True, strict=True) == plain
 
 
-def test_logits_are_near_the_processors(path: Path, engine: PyTorchEngine) -> None:
-    """bfloat16 weights and activations: three digits."""
-    host = loaded(path, gpu_layers=0)
-    row = Row(0, 1, 0, tuple(itertools.islice(itertools.cycle(prompt(0)), 90)), sample=False)
-    values = []
-    for one, device in ((host, "cpu"), (engine, "cuda:0")):
-        batch = one.prepare_next(StepPlan(0, (row,)), None).batch.to(torch.device(device))
-        with torch.inference_mode():
-            hidden = one._model.forward(batch, batch.ids, one._cache)
-            values.append(one._model.logits(hidden).cpu())
+def test_logits_are_near_the_processors(path: Path, kernels: CudaEngine) -> None:
+    """float32 weights; activations in float16, keys and values too."""
+    host = plain_on_the_processor(path)
+    tokens = tuple(itertools.islice(itertools.cycle(prompt(0)), 90))
+    row = Row(0, 1, 0, tokens, sample=False)
+    batch = host.prepare_next(StepPlan(0, (row,)), None).batch
+    with torch.inference_mode():
+        wanted = host._model.logits(host._model.forward(batch, batch.ids, host._cache))
     host.close()
-    cosine = torch.cosine_similarity(values[0], values[1], dim=-1)
-    assert cosine.min() > 0.98
+    admits = (Admit(0, 1, Sampling(temperature=0.0), ()),)
+    for position, plan in (
+        (49, StepPlan(0, (Row(0, 1, 0, tokens[:50]),), (), admits)),
+        *((at, StepPlan(at, (Row(0, 1, at, tokens[at : at + 1]),))) for at in range(50, 90)),
+    ):
+        kernels.compute_current(kernels.prepare_next(plan, None), [0]).result()
+        found = kernels._steps.logits[0].cpu()
+        assert (found - wanted[position]).norm() < 0.01 * wanted[position].norm()
 
 
-def test_masks_and_faults_reach_their_rows(engine: PyTorchEngine) -> None:
+def test_masks_and_faults_reach_their_rows(engine: CudaEngine | PyTorchEngine) -> None:
     rows = tuple(Row(slot, 1, 0, prompt(slot), masked=slot == 0) for slot in range(3))
     admits = tuple(Admit(slot, 1, Sampling(temperature=0.0), ()) for slot in range(3))
     handle = engine.compute_current(
@@ -123,8 +156,37 @@ def test_masks_and_faults_reach_their_rows(engine: PyTorchEngine) -> None:
     handle.supply_masks({0: bytes(mask)})
     assert handle.result().rows[0].token == 77
     with torch.inference_mode():
-        engine._cache.values[:, 1, 2] = torch.nan
+        if isinstance(engine, CudaEngine):
+            engine._cache._lines[:, 1, engine._pages._tables[1][0], :, 2] = torch.nan
+        else:
+            engine._cache.values[:, 1, 2] = torch.nan
     follow = tuple(Row(slot, 1, 21) for slot in range(3))
     handle = engine.compute_current(engine.prepare_next(StepPlan(1, follow), None), [0] * 3)
     errors = [bool(row.error) for row in handle.result().rows]
     assert errors == [False, True, False]
+
+
+def test_a_row_is_the_same_in_every_graph_of_several_rows(path: Path) -> None:
+    """With one other row or eleven: bit for bit the same logits."""
+    options = replace(OPTIONS, slots=16)
+    kernels = PyTorchBackend().load(ModelFiles("tiny", str(path)), options, lambda *_: None)
+    assert isinstance(kernels, CudaEngine)
+    found = []
+    for slots in (range(2), range(12)):
+        for slot in slots:
+            admits = (Admit(slot, 1, Sampling(temperature=0.0), ()),)
+            compute(
+                kernels, StepPlan(0, (Row(slot, 1, 0, prompt(slot)),), (Trim(slot, 0),), admits)
+            )
+        logits = []
+        for at in range(21, 41):
+            compute(kernels, StepPlan(at, tuple(Row(slot, 1, at, (at,)) for slot in slots)))
+            logits.append(kernels._steps.logits[0].clone())
+        found.append(torch.stack(logits))
+    kernels.close()
+    assert torch.equal(found[0], found[1])
+
+
+def compute(engine: CudaEngine, plan: StepPlan) -> None:
+    prepared = engine.prepare_next(plan, None)
+    engine.compute_current(prepared, [0] * len(plan.rows)).result()

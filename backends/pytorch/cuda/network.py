@@ -1,0 +1,200 @@
+"""A model's weights on the card, in the shape the kernels take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lhama.backends.pytorch.cuda.matrix import PLAIN, Matrix, Stack
+from lhama.backends.pytorch.cuda.reader import Reader
+from lhama.backends.pytorch.hyperparameters import Hyperparameters
+from lhama.backends.pytorch.layers import Rope
+from lhama.backends.pytorch.traits import Traits, traits_of
+from lhama.plugins.backend import UnsupportedModel
+from lhama.plugins.gguf import GGUF, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One layer. Vectors are float32."""
+
+    attention_norm: torch.Tensor
+    qkv: tuple[Matrix, ...]
+    """Queries, keys and values below one another: one matrix, or two where types differ."""
+    qkv_bias: torch.Tensor | None
+    query_norm: torch.Tensor | None
+    key_norm: torch.Tensor | None
+    output: Matrix
+    output_bias: torch.Tensor | None
+    attention_post_norm: torch.Tensor | None
+    mlp_norm: torch.Tensor
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+    mlp_post_norm: torch.Tensor | None
+    local: bool
+    """Sees only the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """All of a model."""
+
+    shape: Hyperparameters
+    traits: Traits
+    embedding: Matrix
+    blocks: tuple[Block, ...]
+    norm: torch.Tensor
+    head: Matrix
+    rope: Rope
+    local_rope: Rope
+
+    @property
+    def nbytes(self) -> int:
+        found: dict[int, int] = {}
+        for matrix in (self.embedding, self.head, *self.matrices()):
+            found[matrix.data.data_ptr()] = matrix.nbytes
+        return sum(found.values())
+
+    def matrices(self) -> list[Matrix]:
+        """Of all blocks."""
+        return [
+            matrix
+            for block in self.blocks
+            for matrix in (*block.qkv, block.output, block.gate, block.up, block.down)
+        ]
+
+
+class Loader:
+    """Takes tensors from a file in the order of the layers."""
+
+    def __init__(
+        self, header: GGUF, shape: Hyperparameters, reader: Reader, device: torch.device
+    ) -> None:
+        self._header = header
+        self._shape = shape
+        self._traits = traits_of(shape)
+        self._reader = reader
+        self._device = device
+
+    def network(self, context: int) -> Network:
+        shape, traits = self._shape, self._traits
+        embedding = self._matrix(("token_embd.weight",), (shape.vocab,), shape.width)
+        blocks = tuple(self._block(f"blk.{layer}", layer) for layer in range(shape.layers))
+        head = embedding
+        if "output.weight" in self._header.tensors:
+            head = self._matrix(("output.weight",), (shape.vocab,), shape.width)
+        factors = self._optional("rope_freqs.weight", shape.head_dim // 2)
+        rope = Rope(
+            shape.head_dim, context, shape.rope_base, self._device, shape.rope_scale, factors
+        )
+        local_rope = rope
+        if any(shape.window_pattern):
+            # The windowed layers keep their own base and stay unscaled.
+            local_rope = Rope(shape.head_dim, context, shape.window_rope_base, self._device)
+        norm = self._vector("output_norm.weight", shape.width)
+        return Network(shape, traits, embedding, blocks, norm, head, rope, local_rope)
+
+    def _block(self, prefix: str, layer: int) -> Block:
+        shape, traits = self._shape, self._traits
+        width, head_dim = shape.width, shape.head_dim
+        queries, keys = shape.heads * head_dim, shape.kv_heads * head_dim
+        post, heads = traits.post_norms, traits.head_norms
+
+        def norm(name: str, size: int, present: bool = True) -> torch.Tensor | None:
+            return self._vector(f"{prefix}.{name}.weight", size) if present else None
+
+        return Block(
+            attention_norm=self._vector(f"{prefix}.attn_norm.weight", width),
+            qkv=self._qkv(prefix, (queries, keys, keys)),
+            qkv_bias=self._biases(prefix, (queries, keys, keys)),
+            query_norm=norm("attn_q_norm", head_dim, heads),
+            key_norm=norm("attn_k_norm", head_dim, heads),
+            output=self._matrix((f"{prefix}.attn_output.weight",), (width,), queries),
+            output_bias=self._optional(f"{prefix}.attn_output.bias", width),
+            attention_post_norm=norm("post_attention_norm", width, post),
+            mlp_norm=self._vector(f"{prefix}.ffn_norm.weight", width),
+            gate=self._matrix((f"{prefix}.ffn_gate.weight",), (shape.hidden,), width),
+            up=self._matrix((f"{prefix}.ffn_up.weight",), (shape.hidden,), width),
+            down=self._matrix((f"{prefix}.ffn_down.weight",), (width,), shape.hidden),
+            mlp_post_norm=norm("post_ffw_norm", width, post),
+            local=shape.window_pattern[layer],
+        )
+
+    def _qkv(self, prefix: str, counts: tuple[int, int, int]) -> tuple[Matrix, ...]:
+        """Neighbours of one type become one matrix, so that one kernel has few cases."""
+        names = [f"{prefix}.attn_{part}.weight" for part in "qkv"]
+        types = [self._tensor(name).type_name for name in names]
+        width = self._shape.width
+        if types[0] == types[1] == types[2]:
+            return (self._matrix(names, counts, width),)
+        if types[0] == types[1]:
+            both = self._matrix(names[:2], counts[:2], width)
+            return both, self._matrix(names[2:], counts[2:], width)
+        if types[1] == types[2]:
+            first = self._matrix(names[:1], counts[:1], width)
+            return first, self._matrix(names[1:], counts[1:], width)
+        raise UnsupportedModel(f"{prefix}: queries, keys and values of three types")
+
+    def _biases(self, prefix: str, counts: Sequence[int]) -> torch.Tensor | None:
+        parts = [
+            self._optional(f"{prefix}.attn_{part}.bias", count)
+            for part, count in zip("qkv", counts, strict=True)
+        ]
+        found = [part for part in parts if part is not None]
+        if not found:
+            return None
+        if len(found) < len(parts):
+            raise UnsupportedModel(f"{prefix}: some of queries, keys and values have a bias")
+        if self._traits.neighbours:
+            found[:2] = [part[self._order(len(part))] for part in found[:2]]
+        return torch.cat(found)
+
+    def _matrix(self, names: Sequence[str], counts: Sequence[int], columns: int) -> Matrix:
+        tensors = [
+            self._tensor(name, columns, rows) for name, rows in zip(names, counts, strict=True)
+        ]
+        stack = Stack(tensors[0].type_name, counts, columns, self._device)
+        for tensor in tensors:
+            turned = self._traits.neighbours and tensor.name.endswith(
+                ("attn_q.weight", "attn_k.weight")
+            )
+            if turned:
+                raw = torch.cat(list(self._reader.rows(tensor)))
+                stack.add(raw[self._order(len(raw))])
+            else:
+                for raw in self._reader.rows(tensor):
+                    stack.add(raw)
+        return stack.done()
+
+    def _order(self, rows: int) -> torch.Tensor:
+        """Rows of queries or keys such that a head's halves turn together.
+
+        The file turns dimension 2i with 2i+1. Queries and keys are reordered alike, so their
+        products stay what they were.
+        """
+        order = torch.arange(rows, device=self._device)
+        return order.view(-1, self._shape.head_dim // 2, 2).transpose(1, 2).flatten()
+
+    def _vector(self, name: str, size: int) -> torch.Tensor:
+        tensor = self._tensor(name, size)
+        if tensor.type_name not in PLAIN:
+            raise UnsupportedModel(f"the tensor {name!r} is of type {tensor.type_name}")
+        raw = torch.cat(list(self._reader.rows(tensor))).flatten()
+        return raw.view(PLAIN[tensor.type_name][1]).float()
+
+    def _optional(self, name: str, size: int) -> torch.Tensor | None:
+        return self._vector(name, size) if name in self._header.tensors else None
+
+    def _tensor(self, name: str, *shape: int) -> Tensor:
+        """Raises ``UnsupportedModel`` unless it is there and, if given, of that shape."""
+        tensor = self._header.tensors.get(name)
+        if tensor is None:
+            raise UnsupportedModel(f"the tensor {name!r} is missing")
+        if shape and tensor.shape != shape:
+            raise UnsupportedModel(
+                f"the tensor {name!r} has the shape {tensor.shape[::-1]}, not {shape[::-1]}"
+            )
+        return tensor

@@ -1,0 +1,248 @@
+"""Several tokens through the network: one of each of many rows, chunks of prompts, or both.
+
+Activations are float16 (or the type of float weights) and normed; the residual stream is float32.
+Up to 64 tokens matrices are multiplied as they lie; more are worth writing them out in float16 for
+cuBLAS, one matrix after the other into the same scratch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from lhama.backends.pytorch.cuda.attention import Attention, covering
+from lhama.backends.pytorch.cuda.kernels import many_rows as kernels
+from lhama.backends.pytorch.cuda.matrix import Matrix
+from lhama.backends.pytorch.cuda.network import Block, Network
+
+FEW: Final = 64
+"""Tokens up to which codes go to the tensor cores without a detour."""
+PROGRAMS: Final = 264
+"""Programs that keep a large card busy: what a matrix is cut up for."""
+SHRUNK: Final = 1 / 64
+"""What the MLP's inner activations are kept smaller by: some models' exceed float16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One step's tokens; first come rows of the step with one token each, then chunks."""
+
+    ids: torch.Tensor
+    """int32 [tokens]; -1: what the slot sampled last."""
+    slots: torch.Tensor
+    positions: torch.Tensor
+    single: int
+    """How many rows with one token; in the order of the step's rows."""
+    splits: int
+    """Of the longest of these."""
+    blocks: torch.Tensor | None = None
+    """int32 [4, n]: slot, first token, position, count of up to 64 neighbouring tokens."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Several:
+    """Enqueues kernels for up to ``most`` tokens."""
+
+    def __init__(
+        self, network: Network, attention: Attention, most: int, rows: int, device: torch.device,
+        *, pdl: bool,
+    ) -> None:  # fmt: skip
+        """``most`` tokens, of which ``rows`` at most give logits."""
+        shape = network.shape
+        self._network = network
+        self._attention = attention
+        self._pdl = pdl
+        most = max(most, FEW)
+        queries = shape.heads * shape.head_dim
+        self._qkv_size = queries + 2 * shape.kv_heads * shape.head_dim
+        first = network.blocks[0]
+        plain = first.gate.data.dtype if first.gate.form is None else torch.float16
+        self.dtype = plain
+        parts = max(
+            (parts_of(m) for b in network.blocks for m in (b.output, b.down) if m.form), default=1
+        )
+        few = min(most, FEW)
+
+        def floats(*size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            return torch.zeros(size, dtype=dtype, device=device)
+
+        self._h = floats(most, shape.width)
+        self._x = floats(most, shape.width, dtype=plain)
+        self._qkv = floats(most, self._qkv_size)
+        self._queries = floats(most, queries, dtype=torch.float16)
+        self._mixed = floats(most, queries, dtype=plain)
+        self._hidden = floats(most, shape.hidden, dtype=plain)
+        self._parts = floats(max(parts * few, most) * shape.width)
+        quantised = [m for m in network.matrices() if m.form]
+        largest = max((m.outputs * m.columns for m in quantised), default=0)
+        # Written out only for more than a few tokens.
+        self._plain = floats(largest if most > FEW else 0, dtype=torch.float16)
+        self._last = floats(-(-rows // FEW) * FEW, shape.width, dtype=plain)
+
+    # ------------------------------------------------------------------------------------- steps
+
+    def run(self, tokens: Tokens, last_token: torch.Tensor) -> torch.Tensor:
+        """Normed hidden states [tokens, width], ready for ``score``."""
+        network, count = self._network, len(tokens)
+        shape = network.shape
+        h = self._h[:count]
+        kernels.embed_rows[(count, -(-shape.width // 256))](
+            network.embedding.words, tokens.ids, tokens.slots, last_token,
+            network.traits.embedding_scale, h, shape.width, network.embedding.rows,
+            network.embedding.number, 4, num_warps=4,
+        )  # fmt: skip
+        self._settle(count, 0, network.blocks[0].attention_norm, None, 1.0)
+        for index, block in enumerate(network.blocks):
+            self._attend(index, block, tokens)
+            parts = self._multiply(self._mixed[:count], block.output, block.output_bias)
+            self._settle(count, parts, block.mlp_norm, block.attention_post_norm, 1.0)
+            scale = self._gated(block, count)
+            parts = self._multiply(self._hidden[:count], block.down, None)
+            following = network.norm
+            if index + 1 < len(network.blocks):
+                following = network.blocks[index + 1].attention_norm
+            self._settle(count, parts, following, block.mlp_post_norm, 1 / scale)
+        return self._x[:count]
+
+    def pick(self, normed: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        """Hidden states of the tokens whose logits are wanted."""
+        return torch.index_select(normed, 0, outputs, out=self._last[: len(outputs)])
+
+    def score(self, normed: torch.Tensor, logits: torch.Tensor, peaks: torch.Tensor) -> None:
+        """Logits [rows, vocab] and peaks of hidden states [rows, width]."""
+        for first in range(0, len(normed), FEW):
+            some = slice(first, min(first + FEW, len(normed)))
+            self._score(normed[some], logits[some], peaks[some])
+
+    # ------------------------------------------------------------------------------------- parts
+
+    def _attend(self, index: int, block: Block, tokens: Tokens) -> None:
+        count, single = len(tokens), tokens.single
+        qkv = self._qkv.view(-1)[: count * self._qkv_size].view(count, -1)
+        column = 0
+        for matrix in block.qkv:
+            bias = block.qkv_bias
+            if bias is not None:
+                bias = bias[column : column + matrix.outputs]
+            self._product(self._x[:count], matrix, bias, qkv, column, 1)
+            column += matrix.outputs
+        if single:
+            self._attention.many(index, block, qkv, self._mixed, single, tokens.splits)
+        if tokens.blocks is not None:
+            self._attention.chunks(
+                index, block, qkv[single:], self._queries, self._mixed[single:],
+                (tokens.slots[single:], tokens.positions[single:]), tokens.blocks,
+            )  # fmt: skip
+
+    def _gated(self, block: Block, count: int) -> float:
+        """The MLP's inner activations, times the factor returned."""
+        network, x, y = self._network, self._x[:count], self._hidden[:count]
+        gate, up, gelu = block.gate, block.up, self._network.traits.gelu
+        if gate.form and count <= FEW:
+            rows, warps = tiling(gate.rows)
+            kernels.multiply_gated[(-(-gate.rows // rows),)](
+                gate.words, up.words, x, y, SHRUNK, gate.rows, gate.columns, gate.number, gelu,
+                padded(count), rows, warps, self._pdl, num_warps=warps, launch_pdl=self._pdl,
+            )  # fmt: skip
+            return SHRUNK
+        pair = [torch.mm(x, self._written_out(m).t()) for m in (gate, up)]
+        scale = SHRUNK if y.dtype == torch.float16 else 1.0
+        kernels.activate[(count, -(-gate.outputs // 1024))](
+            *pair, y, scale, gate.outputs, gate.outputs, network.traits.gelu, 4, num_warps=4
+        )
+        return scale
+
+    def _multiply(self, x: torch.Tensor, matrix: Matrix, bias: torch.Tensor | None) -> int:
+        """Products into ``_parts``; how many parts there are."""
+        count = len(x)
+        parts = parts_of(matrix) if matrix.form and count <= FEW else 1
+        y = self._parts[: parts * count * matrix.outputs].view(parts * count, matrix.outputs)
+        self._product(x, matrix, bias, y, 0, parts)
+        return parts
+
+    def _product(
+        self, x: torch.Tensor, matrix: Matrix, bias: torch.Tensor | None, y: torch.Tensor,
+        column: int, parts: int,
+    ) -> None:  # fmt: skip
+        """y[:, column:] = x times the matrix; ``parts`` of it below one another."""
+        count = len(x)
+        if matrix.form and count <= FEW:
+            rows, warps = tiling(matrix.rows)
+            kernels.multiply[(-(-matrix.rows // rows), parts)](
+                matrix.words, x, y if bias is None else bias, y, y.shape[1], column, count,
+                matrix.rows, matrix.columns, matrix.number, padded(count), matrix.outputs, parts,
+                bias is not None, rows, warps, self._pdl,
+                num_warps=warps, launch_pdl=self._pdl,
+            )  # fmt: skip
+            return
+        out = product(x, self._written_out(matrix))
+        if bias is not None:
+            out += bias
+        y[:, column : column + matrix.outputs] = out
+
+    def _score(self, x: torch.Tensor, logits: torch.Tensor, peaks: torch.Tensor) -> None:
+        head, count = self._network.head, len(x)
+        softcap = self._network.shape.logit_softcap
+        if head.form:
+            rows, warps = tiling(head.rows)
+            kernels.multiply_scores[(-(-head.rows // rows),)](
+                head.words, x, logits, peaks, count, head.rows, head.columns, head.outputs,
+                head.number, softcap, padded(count), rows, warps, self._pdl,
+                num_warps=warps, launch_pdl=self._pdl,
+            )  # fmt: skip
+            return
+        logits.copy_(product(x, head.data[: head.outputs]))
+        kernels.peaks_of[(count, peaks.shape[1])](logits, peaks, softcap, head.outputs, num_warps=1)
+
+    def _settle(
+        self, count: int, parts: int, norm: torch.Tensor, post: torch.Tensor | None, scale: float
+    ) -> None:
+        width = self._network.shape.width
+        kernels.settle[(count,)](
+            self._parts, count * width, norm if post is None else post, self._h, norm, self._x,
+            self._network.shape.norm_eps, scale, parts, width, covering(width), post is not None,
+            8, self._pdl, num_warps=8, launch_pdl=self._pdl,
+        )  # fmt: skip
+
+    def _written_out(self, matrix: Matrix) -> torch.Tensor:
+        """[outputs, columns] in float16; a float matrix as it is."""
+        if matrix.form is None:
+            return matrix.data[: matrix.outputs]
+        plain = self._plain[: matrix.outputs * matrix.columns].view(matrix.outputs, -1)
+        kernels.dequantise[(-(-matrix.outputs // 16), -(-matrix.columns // 256))](
+            matrix.words, plain, matrix.rows, matrix.columns, matrix.number, matrix.outputs, 16, 1,
+            num_warps=1,
+        )  # fmt: skip
+        return plain
+
+
+def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """float32 x · weightᵀ."""
+    if x.dtype != weight.dtype:
+        x = x.to(weight.dtype)
+    if x.is_cuda and x.dtype != torch.float32:
+        return torch.mm(x, weight.t(), out_dtype=torch.float32)
+    return torch.mm(x.float(), weight.float().t())
+
+
+def padded(count: int) -> int:
+    """Rows the tensor core computes for ``count`` of them: a power of two, 8 at least."""
+    return max(8, covering(count))
+
+
+def tiling(rows: int) -> tuple[int, int]:
+    """Rows of a program and its warps, such that there are enough programs."""
+    if rows >= 128 * 64:
+        return 64, 4
+    return (32, 2) if rows >= 128 * 32 else (16, 1)
+
+
+def parts_of(matrix: Matrix) -> int:
+    """Parts the inner dimension is cut into: by the matrix alone, so that sums stay the same."""
+    rows, _ = tiling(matrix.rows)
+    blocks = -(-matrix.columns // 256)
+    return max(1, min(blocks // 2, 8, -(-PROGRAMS * rows // matrix.rows)))

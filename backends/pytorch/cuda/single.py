@@ -1,0 +1,164 @@
+"""One token through the network: five kernels a layer, each fetching weights before it waits.
+
+What the kernels hand on is in ``kernels/one_row.py``.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from lhama.backends.pytorch.cuda.attention import Attention
+from lhama.backends.pytorch.cuda.kernels import one_row as kernels
+from lhama.backends.pytorch.cuda.matrix import Matrix
+from lhama.backends.pytorch.cuda.network import Block, Network
+from lhama.backends.pytorch.cuda.rows import Rows
+
+
+class Vector:
+    """What a matrix is multiplied with: int8 with scales, float, or both, as consumers want it."""
+
+    def __init__(self, size: int, consumers: tuple[Matrix, ...], device: torch.device) -> None:
+        self.ints = any(matrix.form for matrix in consumers)
+        self.floats = any(not matrix.form for matrix in consumers)
+        self.y = torch.zeros(-(-size // 1024) * 384, dtype=torch.int32, device=device)
+        self.yf = torch.zeros(-(-size // 256) * 256, device=device)
+
+
+class Single:
+    """Enqueues the kernels of one row; the same buffers serve every layer."""
+
+    def __init__(
+        self, network: Network, rows: Rows, attention: Attention, logits: torch.Tensor,
+        peaks: torch.Tensor, *, pdl: bool,
+    ) -> None:  # fmt: skip
+        shape, device = network.shape, logits.device
+        self._network = network
+        self._rows = rows
+        self._attention = attention
+        self._logits = logits
+        self._peaks = peaks
+        self._pdl = pdl
+        blocks = network.blocks
+        queries = shape.heads * shape.head_dim
+        self._h = torch.zeros(shape.width, device=device)
+        self._x = Vector(shape.width, (*blocks[0].qkv, blocks[0].gate, network.head), device)
+        self._mixed = Vector(queries, tuple(block.output for block in blocks), device)
+        self._hidden = Vector(shape.hidden, tuple(block.down for block in blocks), device)
+        for block in blocks:
+            self._x.ints |= any(m.form is not None for m in (*block.qkv, block.gate, block.up))
+            self._x.floats |= any(m.form is None for m in (*block.qkv, block.gate, block.up))
+        self._qkv = torch.zeros(queries + 2 * shape.kv_heads * shape.head_dim, device=device)
+        self._o = torch.zeros(shape.width, device=device)
+        # Two, in turn: a kernel reads the one before's while it writes its own.
+        self._squares = [torch.zeros(-(-shape.width // 16), device=device) for _ in range(2)]
+        self._o_squares = torch.zeros(-(-shape.width // 16), device=device)
+
+    def run(self, last_token: torch.Tensor, splits: int) -> None:
+        """Row 0: its token in, its logits out. ``splits``: of the cache, as many as it may have."""
+        network = self._network
+        shape, x = network.shape, self._x
+        first = network.blocks[0].attention_norm
+        kernels.embed[(shape.width // 16,)](
+            network.embedding.words, self._rows["tokens"], self._rows["slots"], last_token,
+            network.traits.embedding_scale, self._h, first, x.y, x.yf, self._squares[0],
+            shape.width, network.embedding.rows, network.embedding.number, x.ints, x.floats,
+            num_warps=1,
+        )  # fmt: skip
+        for index, block in enumerate(network.blocks):
+            self._project(block)
+            self._attention.one(index, block, self._qkv, self._mixed, splits)
+            self._add(
+                block.output, self._mixed, block.output_bias, block.attention_post_norm,
+                block.mlp_norm, self._squares[1],
+            )  # fmt: skip
+            self._gated(block)
+            following = network.norm
+            if index + 1 < len(network.blocks):
+                following = network.blocks[index + 1].attention_norm
+            self._add(
+                block.down, self._hidden, None, block.mlp_post_norm, following, self._squares[0]
+            )
+        self._score()
+
+    def _project(self, block: Block) -> None:
+        first, second = (*block.qkv, block.qkv[0])[:2]
+        two = len(block.qkv) > 1
+        r, warps, ahead = tiling(first)
+        kernels.project[((first.rows + (second.rows if two else 0)) // 16,)](
+            first.words, second.words, self._x.y, self._x.yf, self._squares[0],
+            self._network.shape.norm_eps,
+            self._qkv if block.qkv_bias is None else block.qkv_bias, self._qkv, self._o_squares,
+            first.columns, first.rows, second.rows if two else 0, first.number, second.number,
+            True, block.qkv_bias is not None, False, ahead, r, warps, self._pdl,
+            num_warps=warps, launch_pdl=self._pdl,
+        )  # fmt: skip
+
+    def _add(
+        self, matrix: Matrix, vector: Vector, bias: torch.Tensor | None,
+        post_norm: torch.Tensor | None, norm: torch.Tensor, squares: torch.Tensor,
+    ) -> None:  # fmt: skip
+        r, warps, ahead = tiling(matrix)
+        x, eps = self._x, self._network.shape.norm_eps
+        if post_norm is None:
+            kernels.add[(matrix.rows // 16,)](
+                matrix.words, vector.y, vector.yf, self._h if bias is None else bias, self._h,
+                norm, x.y, x.yf, squares, matrix.columns, matrix.rows, matrix.number,
+                bias is not None, x.ints, x.floats, ahead, r, warps, self._pdl,
+                num_warps=warps, launch_pdl=self._pdl,
+            )  # fmt: skip
+            return
+        kernels.project[(matrix.rows // 16,)](
+            matrix.words, matrix.words, vector.y, vector.yf, squares, eps,
+            self._o if bias is None else bias, self._o, self._o_squares,
+            matrix.columns, matrix.rows, 0, matrix.number, matrix.number,
+            False, bias is not None, True, ahead, r, warps, self._pdl,
+            num_warps=warps, launch_pdl=self._pdl,
+        )  # fmt: skip
+        kernels.join[(matrix.rows // 16,)](
+            self._o, self._o_squares, post_norm, eps, self._h, norm, x.y, x.yf, squares,
+            matrix.rows, x.ints, x.floats, self._pdl, num_warps=1, launch_pdl=self._pdl,
+        )  # fmt: skip
+
+    def _gated(self, block: Block) -> None:
+        r, warps, ahead, ahead_up = pair_tiling(block.gate)
+        hidden = self._hidden
+        kernels.gated[(block.gate.rows // 16,)](
+            block.gate.words, block.up.words, self._x.y, self._x.yf, self._squares[1],
+            self._network.shape.norm_eps, hidden.y, hidden.yf,
+            block.gate.columns, block.gate.rows, block.gate.number, self._network.traits.gelu,
+            hidden.ints, hidden.floats, ahead, ahead_up, r, warps, self._pdl,
+            num_warps=warps, launch_pdl=self._pdl,
+        )  # fmt: skip
+
+    def _score(self) -> None:
+        head, shape = self._network.head, self._network.shape
+        r, warps, ahead = tiling(head)
+        kernels.score[(head.rows // 16,)](
+            head.words, self._x.y, self._x.yf, self._squares[0], shape.norm_eps, self._logits,
+            self._peaks, head.columns, head.rows, head.outputs, head.number, shape.logit_softcap,
+            ahead, r, warps, self._pdl, num_warps=warps, launch_pdl=self._pdl,
+        )  # fmt: skip
+
+
+def tiling(matrix: Matrix) -> tuple[int, int, int]:
+    """Rows of a warp, warps of a program (16 rows together), tiles fetched ahead."""
+    words, tiles = _tile(matrix)
+    r, warps = (4, 4) if matrix.columns <= 4096 else (2, 8)
+    return r, warps, min(tiles, max(1, 72 // (r * words)))
+
+
+def pair_tiling(matrix: Matrix) -> tuple[int, int, int, int]:
+    """The same for two matrices at once: of the second, what registers are left for."""
+    words, tiles = _tile(matrix)
+    r, warps = (4, 4) if matrix.columns > 2048 else (2, 8)
+    ahead = min(tiles, max(1, 72 // (r * words)))
+    return r, warps, ahead, max(0, min(tiles, 72 // (r * words) - ahead))
+
+
+def _tile(matrix: Matrix) -> tuple[int, int]:
+    """Registers a lane needs for a row's tile, and tiles in a row."""
+    if matrix.form is None:
+        per_tile = 128 if matrix.data.dtype == torch.float32 else 256
+        return 4, -(-matrix.columns // per_tile)
+    words = {4: 4, 5: 5, 6: 6, 8: 8}[matrix.form.bits]
+    return words, -(-matrix.columns // 1024)

@@ -1,0 +1,248 @@
+"""The CUDA engine as a whole, on a processor: its logits are the plain engine's, and a row's trouble
+stays the row's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from cuda_on_numpy import engine_of
+from pytorch_models import VOCAB, tiny
+from quantised_models import quantised
+
+from lhama.backends import devices
+from lhama.backends.pytorch.cuda.engine import CudaEngine
+from lhama.backends.pytorch.cuda.steps import bucket
+from lhama.backends.pytorch.engine import PyTorchEngine
+from lhama.backends.pytorch.loader import load
+from lhama.plugins.backend import (
+    DROPPED,
+    Admit,
+    BackendError,
+    Copy,
+    KvOp,
+    LoadOptions,
+    Row,
+    RowResult,
+    Sampling,
+    StepPlan,
+    Trim,
+)
+from lhama.plugins.gguf import read
+
+GREEDY = Sampling(temperature=0.0)
+MIXED = {"": "Q4_K", "attn_v": "Q6_K", "ffn_down": "Q6_K", "output.weight": "Q6_K"}
+GEMMA = {"": "Q5_0", "attn_v": "Q8_0", "attn_output": "Q4_K", "token_embd": "Q8_0"}
+
+
+def text(seed: int, length: int) -> tuple[int, ...]:
+    return tuple((seed * 31 + 17 * at) % (VOCAB - 3) + 3 for at in range(length))
+
+
+def plain(path: Path) -> PyTorchEngine:
+    options = LoadOptions(slots=1, context=192, batch=192)
+    engine = load(read(path, vocabulary=True), options, devices.host(), lambda share, what: None)
+    assert isinstance(engine, PyTorchEngine)
+    return engine
+
+
+def wanted_logits(path: Path, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """Of every position, by the plain engine in float32."""
+    engine = plain(path)
+    found = []
+    for tokens in texts:
+        row = Row(0, 1, 0, tuple(tokens), sample=False)
+        batch = engine.prepare_next(StepPlan(0, (row,)), None).batch
+        with torch.inference_mode():
+            hidden = engine._model.forward(batch, batch.ids, engine._cache)
+            found.append(engine._model.logits(hidden))
+    engine.close()
+    return found
+
+
+class Stepper:
+    """Runs plans one by one."""
+
+    def __init__(self, engine: CudaEngine) -> None:
+        self.engine = engine
+        self.step = 0
+
+    def __call__(
+        self,
+        *rows: Row,
+        kv: tuple[KvOp, ...] = (),
+        admits: Sequence[Admit] = (),
+        dropped: Sequence[int] = (),
+    ) -> tuple[RowResult, ...]:
+        self.step += 1
+        plan = StepPlan(self.step, rows, kv, tuple(admits))
+        prepared = self.engine.prepare_next(plan, None)
+        tokens = [DROPPED if row.slot in dropped else 0 for row in rows]
+        return self.engine.compute_current(prepared, tokens).result().rows
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """[rows, vocab]: rows with one token first, then those with more."""
+        return self.engine._steps.logits
+
+
+def admit(
+    slot: int, sampling: Sampling = GREEDY, history: Sequence[int] = (), **more: int
+) -> Admit:
+    return Admit(slot, 1, sampling, tuple(history), **more)
+
+
+def error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return ((found - wanted).norm() / wanted.norm()).item()
+
+
+@pytest.mark.parametrize(
+    ("family", "types", "kv_type", "single", "several"),
+    [
+        # One row has 8-bit activations, several have float16 ones.
+        ("llama", MIXED, "f16", 0.04, 0.01),
+        ("gemma3", GEMMA, "f16", 0.02, 0.01),
+        ("qwen2", {"": "Q8_0"}, "q8_0", 0.05, 0.03),
+        ("qwen3", {"": "BF16"}, "f16", 0.02, 0.02),
+    ],
+)
+def test_logits_are_the_plain_engines(
+    tmp_path: Path, family: str, types: dict[str, str], kv_type: str, single: float, several: float
+) -> None:
+    """Long and short chunks, one row, several rows, and all of it mixed."""
+    path = quantised(tmp_path / "model.gguf", family, types)
+    texts = [text(1, 80), text(2, 20), text(3, 9)]
+    wanted = wanted_logits(path, texts)
+    engine = engine_of(path, kv_type=kv_type)
+    step = Stepper(engine)
+    step(Row(0, 1, 0, texts[0][:70]), admits=[admit(0)])  # more tokens than codes are used for
+    assert error(step.logits[0], wanted[0][69]) < several
+    for at in range(70, 72):
+        step(Row(0, 1, at, texts[0][at : at + 1]))
+        assert error(step.logits[0], wanted[0][at]) < single
+    step(
+        Row(0, 1, 72, texts[0][72:73]),
+        Row(1, 1, 0, texts[1][:10]),
+        Row(2, 1, 0, texts[2][:3], sample=False),
+        admits=[admit(1), admit(2)],
+    )
+    assert error(step.logits[0], wanted[0][72]) < several
+    assert error(step.logits[1], wanted[1][9]) < several
+    for at in range(2):
+        step(
+            *(
+                Row(s, 1, p + at, texts[s][p + at : p + at + 1])
+                for s, p in ((0, 73), (1, 10), (2, 3))
+            )
+        )
+        for row, (s, p) in enumerate(((0, 73), (1, 10), (2, 3))):
+            assert error(step.logits[row], wanted[s][p + at]) < several
+    step(Row(1, 1, 12, texts[1][12:17]), Row(2, 1, 5, texts[2][5:6]))
+    assert error(step.logits[0], wanted[2][5]) < several
+    assert error(step.logits[1], wanted[1][16]) < several
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny(tmp_path_factory.mktemp("tiny") / "llama.gguf", "llama", layers=2)
+
+
+@pytest.fixture
+def step(path: Path) -> Iterator[Stepper]:
+    engine = engine_of(path)
+    yield Stepper(engine)
+    engine.close()
+
+
+CHOSEN = (
+    Sampling(temperature=0.0),
+    Sampling(seed=5, temperature=1.0, repeat_penalty=1.2, repeat_last_n=16),
+    Sampling(seed=6, temperature=0.3, top_k=0, top_p=1.0, typical_p=0.9),
+)
+
+
+def test_tokens_are_the_plain_engines(path: Path, step: Stepper) -> None:
+    """Greedy, drawn by the kernels with penalties, drawn the general way; float32 weights."""
+    reference = plain(path)
+    for slot, sampling in enumerate(CHOSEN):
+        prompt = text(slot, 20)
+        tokens = list(prompt)
+        with torch.inference_mode():
+            for _ in range(6):
+                rows = (Row(0, 1, 0, tuple(tokens)),)
+                admits = (Admit(0, 1, sampling, tuple(tokens)),)
+                prepared = reference.prepare_next(StepPlan(0, rows, (), admits), None)
+                tokens.append(reference.compute_current(prepared, [0]).result().rows[0].token)
+        found = [step(Row(slot, 1, 0, prompt), admits=[admit(slot, sampling, prompt)])[0].token]
+        found += [step(Row(slot, 1, 20 + n))[0].token for n in range(5)]
+        assert found == tokens[20:]
+    reference.close()
+
+
+def test_rows_that_ended_meanwhile_leave_no_trace(step: Stepper) -> None:
+    prompts = [text(slot, 12) for slot in range(3)]
+    admits = [admit(slot, history=prompts[slot]) for slot in range(3)]
+    step(*(Row(slot, 1, 0, prompts[slot]) for slot in range(3)), admits=admits)
+    alone = [step(Row(0, 1, 12 + n))[0].token for n in range(3)]
+    step(
+        *(Row(slot, 1, 0, prompts[slot]) for slot in range(3)),
+        kv=tuple(Trim(s, 0) for s in range(3)),
+    )
+    before = step.engine._cache._lines.clone()
+    found = step(*(Row(slot, 1, 12) for slot in range(3)), dropped=[1])
+    assert [row.slot for row in found] == [0, 2]
+    page = step.engine._pages._tables[1][0]
+    assert torch.equal(step.engine._cache._lines[:, :, page], before[:, :, page])
+    assert found[0].token == alone[0]
+    # The same of a prompt's chunk.
+    found = step(Row(0, 1, 13), Row(1, 1, 12, text(9, 5)), dropped=[1])
+    assert [row.token for row in found] == [alone[1]]
+    assert torch.equal(step.engine._cache._lines[:, :, page], before[:, :, page])
+
+
+def test_a_copied_beginning_is_the_same_beginning(step: Stepper) -> None:
+    prompt = text(4, 70)
+    wanted = step(Row(0, 1, 0, prompt), admits=[admit(0)])[0].token
+    free = step.engine._pages.free
+    kv = (Copy(0, 1, 69),)
+    found = step(Row(1, 1, 69, prompt[69:]), kv=kv, admits=[admit(1)])[0].token
+    assert found == wanted
+    assert step.engine._pages.free == free - 1  # one page is shared, one was copied
+    follow = [step(Row(slot, 1, 70))[0].token for slot in (0, 1)]
+    assert follow[0] == follow[1]
+
+
+def test_masks_faults_and_logprobs_reach_their_rows(step: Stepper) -> None:
+    rows = tuple(Row(slot, 1, 0, text(slot, 20), masked=slot == 0) for slot in range(3))
+    admits = (admit(0), admit(1), Admit(2, 1, GREEDY, (), logprobs=2))
+    engine = step.engine
+    prepared = engine.prepare_next(StepPlan(0, rows, (), admits), None)
+    handle = engine.compute_current(prepared, [0] * 3)
+    mask = bytearray((VOCAB + 31) // 32 * 4)
+    mask[77 // 8] |= 1 << 77 % 8
+    handle.supply_masks({0: bytes(mask)})
+    found = handle.result().rows
+    assert found[0].token == 77
+    assert found[2].top[0][0] == found[2].token
+    assert found[2].logprob == pytest.approx(found[2].top[0][1])
+    with torch.inference_mode():
+        engine._cache._lines[:, 1, engine._pages._tables[1][0], :, 2] = torch.nan
+    found = step(*(Row(slot, 1, 20) for slot in range(3)))
+    assert [bool(row.error) for row in found] == [False, True, False]
+
+
+def test_too_much_is_refused_and_hurts_nobody(step: Stepper) -> None:
+    with pytest.raises(BackendError, match="exceed the batch"):
+        step(Row(0, 1, 0, (5,) * 4000), admits=[admit(0)])
+    with pytest.raises(BackendError, match="beyond the context"):
+        step(Row(0, 1, 190, (5,) * 5), admits=[admit(0)])
+    assert not step(Row(0, 1, 0, text(0, 5)), admits=[admit(0)])[0].error
+
+
+def test_buckets_have_few_sizes() -> None:
+    assert {bucket(n, 64) for n in range(1, 65)} == {1, 8, 16, 32, 64}
+    assert bucket(4, 4) == 4
+    assert bucket(65, 128) == 128
