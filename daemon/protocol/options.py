@@ -63,8 +63,14 @@ class Options:
             repeat_penalty=self.repeat_penalty,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
-            seed=secrets.randbits(32) if self.seed < 0 else self.seed & 0xFFFF_FFFF,
+            seed=self._seed(),
         )
+
+    def _seed(self) -> int:
+        """32 bits as llama-server takes them, where all ones ask for a seed of its own: -1 does,
+        -2 is a number like any other."""
+        seed = self.seed & 0xFFFF_FFFF
+        return secrets.randbelow(0xFFFF_FFFF) if seed == 0xFFFF_FFFF else seed
 
     def bounded_predict(self, context: int) -> int:
         """``num_predict`` for a context of this length; 0 counts as not given."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lhama.daemon.prompt.output import OutputParser
 from lhama.daemon.runner.detokenizer import Detokenizer
+from lhama.daemon.runner.repetition import Repetition
 from lhama.daemon.runner.stop import StopMatcher
 from lhama.daemon.wire.messages import Delta, TokenLogprob, ToolCall
 from lhama.plugins.backend import RowResult, Tokenizer
@@ -31,13 +32,16 @@ class Answer:
         self._tokenizer = tokenizer
         self._text = Detokenizer()
         self._stop = StopMatcher(stops)
+        self._repetition = Repetition()
+        self._end = ""
         self._parser = parser
         self._logprobs: list[TokenLogprob] = []
         self._transcript = None if prompt is None else [prompt]
 
-    def stopped(self) -> bool:
-        """Whether a stop string was found; what follows it is not the client's."""
-        return self._stop.matched
+    def ended(self) -> str:
+        """Why the text has ended, if it has: ``stop`` at a stop string, ``length`` at one
+        repetition too many. What follows is not the client's."""
+        return self._end
 
     def feed(self, row: RowResult) -> Delta | None:
         """Add one token; ``None`` while there is nothing to send."""
@@ -45,6 +49,10 @@ class Answer:
             self._logprobs.append(self._logprob(row, row.logprob))
         text = self._text.feed(self._tokenizer.piece(row.token))
         sent = self._stop.feed(text) if text else ""
+        if self._stop.matched:
+            self._end = "stop"
+        elif self._repetition.feed(sent):
+            self._end, sent = "length", ""
         if not sent and not self._logprobs:
             return None
         self._note(sent)
@@ -53,15 +61,17 @@ class Answer:
 
     def flush(self) -> Delta | None:
         """Send what was held back: no more tokens come."""
-        held = "" if self._stop.matched else self._stop.feed(self._text.finish())
+        held = ""
+        if not self._end and (rest := self._text.finish()):
+            held = self._stop.feed(rest)
         held += self._stop.finish()
         self._note(held)
         parsed = self._parser.feed(held)
-        rest = self._parser.finish()
+        last = self._parser.finish()
         return self._delta(
-            parsed.content + rest.content,
-            parsed.thinking + rest.thinking,
-            [*parsed.tool_calls, *rest.tool_calls],
+            parsed.content + last.content,
+            parsed.thinking + last.thinking,
+            [*parsed.tool_calls, *last.tool_calls],
         )
 
     def context(self) -> list[int]:

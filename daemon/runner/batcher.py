@@ -228,7 +228,8 @@ class Batcher:
         sequence = Sequence(request, slot.index, slot.epoch, list(prompt))
         sequence.planned = sequence.kv_end = sequence.cached_tokens = reused
         sequence.prompt_tokens = len(prompt)
-        history = tuple(prompt[-max(request.sampling.repeat_last_n, 1) :])
+        window = request.sampling.repeat_last_n  # negative: all there is
+        history = tuple(prompt if window < 0 else prompt[len(prompt) - min(window, len(prompt)) :])
         admits.append(Admit(slot.index, slot.epoch, request.sampling, history, request.logprobs))
         self._running.append(sequence)
         return sequence

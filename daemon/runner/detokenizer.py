@@ -6,14 +6,20 @@ import codecs
 
 
 class Detokenizer:
-    """Incremental UTF-8: an unfinished character waits, invalid bytes become U+FFFD."""
+    """Incremental UTF-8: text that ends within a character waits, invalid bytes become U+FFFD."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
 
     def feed(self, piece: bytes) -> str:
-        return self._decoder.decode(piece)
+        """Add a token's bytes; all text since the last call that gave any, or nothing yet."""
+        text = self._held + self._decoder.decode(piece)
+        unfinished = bool(self._decoder.getstate()[0])
+        self._held = text if unfinished else ""
+        return "" if unfinished else text
 
     def finish(self) -> str:
-        """Return what is left; an unfinished character becomes one U+FFFD."""
-        return self._decoder.decode(b"", final=True)
+        """Return what is left, but for half a character: it will never be whole."""
+        held, self._held = self._held, ""
+        return held

@@ -50,19 +50,19 @@ class Emitter:
     def _say(self, item: News, stopped: Callable[[Sequence], None]) -> Iterator[Delta]:
         """What one token, or the end, has the client know."""
         sequence, answer = item.sequence, item.sequence.request.answer
-        if answer.stopped():
+        if answer.ended():
             return  # its end was sent; this token came after it
         if item.row is not None:
             delta = answer.feed(item.row)
             if delta is not None:
                 yield delta
-            if not answer.stopped():
+            if not answer.ended():
                 return
             stopped(sequence)
         rest = answer.flush()
         if rest is not None:
             yield rest
-        yield Delta(answer.id, done=done(sequence, item.end or "stop"))
+        yield Delta(answer.id, done=done(sequence, answer.ended() or item.end))
 
     def _send_frame(
         self,

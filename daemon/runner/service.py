@@ -101,6 +101,7 @@ class Service:
                 control(message, self._pipeline, self._send)
 
     def _generate(self, request: Generate) -> None:
+        _check(request)
         limit = self._engine.limits.context
         built = build(
             request.prompt, self._tokenizer, self._facts, limit, request.num_keep, request.shift
@@ -174,6 +175,20 @@ class Service:
             work()
         except Exception as error:
             self._send(failure(request_id, error))
+
+
+def _check(request: Generate) -> None:
+    """Refuse what llama-server refuses, in its words; it takes no -1 for ``repeat_last_n``, which
+    Ollama documents, and so it is taken here."""
+    values = {"n_keep": request.num_keep, "repeat_last_n": request.sampling.repeat_last_n}
+    for (name, value), least in zip(values.items(), (-1, 0), strict=True):
+        if value < -1:
+            raise RunnerFailed(
+                f"Field '{name}': Value must be between {least} <= value <= 2147483647, "
+                f"but got {value}",
+                status=400,
+                kind="invalid_request_error",
+            )
 
 
 class EmbeddingService:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StopMatcher:
-    """Holds text back for as long as it could still become a stop string."""
+    """Holds text back while its end could still become a stop string."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
@@ -17,18 +17,14 @@ class StopMatcher:
         """Return what may be sent now. Sets ``matched`` at the first stop string, which is cut."""
         if not self._stops:
             return text
-        self._held += text
-        at = min((i for i in map(self._held.find, self._stops) if i >= 0), default=-1)
-        if at >= 0:
-            self.matched = True
-            sent, self._held = self._held[:at], ""
-            return sent
-        keep = max(_overlap(self._held, stop) for stop in self._stops)
-        sent, self._held = (
-            self._held[: len(self._held) - keep],
-            self._held[len(self._held) - keep :],
-        )
-        return sent
+        text = self._held + text
+        at = min((i for i in map(text.find, self._stops) if i >= 0), default=-1)
+        self.matched = at >= 0
+        sent = text[:at] if self.matched else text
+        # All of it waits, not only the doubtful end: llama.cpp's server cuts streams there.
+        waits = not self.matched and any(_may_become(text, stop) for stop in self._stops)
+        self._held = text if waits else ""
+        return "" if waits else sent
 
     def finish(self) -> str:
         """Return what was held back: the answer ended before it became a stop string."""
@@ -36,9 +32,6 @@ class StopMatcher:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of ``text`` that begins ``stop``."""
-    for length in range(min(len(text), len(stop) - 1), 0, -1):
-        if stop.startswith(text[-length:]):
-            return length
-    return 0
+def _may_become(text: str, stop: str) -> bool:
+    """Whether an end of ``text`` begins ``stop``."""
+    return any(text.endswith(stop[:length]) for length in range(1, min(len(text), len(stop)) + 1))

@@ -13,7 +13,7 @@ from lhama.backends.reference.model import Behaviour
 from lhama.daemon.prompt.output import Parsed
 from lhama.daemon.runner.pipeline import Order
 from lhama.daemon.wire.messages import ToolCall
-from lhama.plugins.backend import LoadOptions, Sampling
+from lhama.plugins.backend import LoadOptions, Sampling, Shift
 
 SLOW = Behaviour(
     prepare_us=150, compute_us=300, row_us=5, result_us=100, jitter_seed=7, end_after=60
@@ -142,6 +142,23 @@ def test_the_context_moves_on(order: Order) -> None:
     assert len(received.text) == 200
     assert received.done is not None
     assert received.done.reason == "length"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("num_keep", "kept", "dropped"), [(4, 4, 125), (0, 0, 127), (100, 100, 77), (10**6, 252, 1)]
+)
+def test_the_context_moves_on_as_in_llama_cpps_server(
+    order: Order, num_keep: int, kept: int, dropped: int
+) -> None:
+    """With one place left, half of what is not kept goes; four places are never kept."""
+    line = Line(order, options=LoadOptions(slots=1, context=256, batch=64))
+    received = line.submit(1, "once upon a time", num_predict=260, num_keep=num_keep)
+    assert received.ended.wait(20)
+    line.close()
+    first = next((plan, op) for plan in line.plans for op in plan.kv if isinstance(op, Shift))
+    assert first[1] == Shift(0, kept, dropped)
+    assert first[0].rows[0].position == 255 - dropped
 
 
 @pytest.mark.parametrize("order", ORDERS)
