@@ -13,7 +13,7 @@ from lhama.backends.llamacpp.topk import top_rows
 from lhama.plugins.backend import Row, RowResult
 
 if TYPE_CHECKING:
-    from lhama.backends.llamacpp.topk import Ids, Logits
+    from lhama.backends.llamacpp.topk import Bounds, Ids, Logits
 
 FEW = 4
 """Rows from which drawing together pays."""
@@ -73,30 +73,38 @@ class SamplerPool:
 
     def _draw_together(self, samplers: Sequence[Sampler | None], logits: Logits) -> dict[int, int]:
         """Tokens, by row, of the rows whose whole chain numpy knows and whose logits are sound."""
-        alike = [
-            (index, sampler.sampling, sampler.uniform)
+        alike = {
+            index: (sampler, sampler.uniform)
             for index, sampler in enumerate(samplers)
             if sampler is not None and sampler.uniform is not None
-        ]
+        }
         if len(alike) < FEW:
             return {}
-        ids, values = self._search(logits, max(sampling.top_k for _, sampling, _ in alike))
+        rows = logits if len(alike) == len(logits) else logits[list(alike)]
+        most = max(sampler.sampling.top_k for sampler, _ in alike.values())
+        guesses = np.array([sampler.bound.value for sampler, _ in alike.values()], np.float32)
+        ids, values = self._search(rows, most, guesses)
+        for (sampler, _), least in zip(alike.values(), values[:, -1].tolist(), strict=True):
+            sampler.bound.learn(least)
         sound = np.isfinite(values[:, 0])
-        alike = [row for row in alike if sound[row[0]]]
-        picked = [index for index, _, _ in alike]
+        picked = [index for index, ok in zip(alike, sound.tolist(), strict=True) if ok]
         columns = chain.draw(
-            values[picked],
-            [sampling for _, sampling, _ in alike],
-            [uniform.next() for _, _, uniform in alike],
+            values[sound],
+            [alike[index][0].sampling for index in picked],
+            [alike[index][1].next() for index in picked],
         )
-        return dict(zip(picked, ids[picked, columns].tolist(), strict=True))
+        tokens = ids[sound][np.arange(len(picked)), columns].tolist()
+        return dict(zip(picked, tokens, strict=True))
 
-    def _search(self, logits: Logits, count: int) -> tuple[Ids, Logits]:
+    def _search(self, rows: Logits, count: int, guesses: Bounds) -> tuple[Ids, Logits]:
         """The ``count`` largest of every row, largest first."""
-        chunks = [logits[at : at + CHUNK] for at in range(0, len(logits), CHUNK)]
-        counts = [count] * len(chunks)
-        search = map if self._threads is None or len(chunks) == 1 else self._threads.map
-        ids, values = zip(*search(top_rows, chunks, counts), strict=True)
+        if self._threads is None or len(rows) <= CHUNK:
+            return top_rows(rows, count, guesses)
+        starts = range(0, len(rows), CHUNK)
+        parts = self._threads.map(
+            lambda at: top_rows(rows[at : at + CHUNK], count, guesses[at : at + CHUNK]), starts
+        )
+        ids, values = zip(*parts, strict=True)
         return np.concatenate(ids), np.concatenate(values)
 
     def close(self) -> None:

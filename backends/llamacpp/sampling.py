@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lhama.backends.llamacpp import chain
 from lhama.backends.llamacpp.library import L, np
-from lhama.backends.llamacpp.topk import top
+from lhama.backends.llamacpp.topk import Bound, top
 from lhama.plugins.backend import Sampling
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Sampler:
         seed = sampling.seed % 0xFFFFFFFF  # that one would make llama.cpp draw a seed of its own
         self.uniform = chain.Uniform(seed) if chain.covers(sampling) else None
         """Its random numbers, if ``chain.draw`` can draw for it."""
+        self.bound = Bound()
         self._vocab = vocab
         self._logprobs = logprobs
         self._penalties = Penalties.of(sampling, history, context)
@@ -84,9 +85,10 @@ class Sampler:
     def draw(self, row: Logits, *, masked: bool = False) -> int:
         """The token drawn from an edited row, by itself. Raises ``RowError``."""
         if self.uniform is not None:
-            best = top(row, self._top_k)
+            best = top(row, self._top_k, self.bound.value)
             logits = row[best]
             check(float(logits[0]))
+            self.bound.learn(float(logits[-1]))
             return int(best[chain.draw_one(logits, self.sampling, self.uniform.next())])
         if self._chain is None:
             token = int(row.argmax())  # a NaN counts as the largest

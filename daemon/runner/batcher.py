@@ -74,6 +74,11 @@ class Batcher:
         return len(self._waiting)
 
     @property
+    def active(self) -> int:
+        """Requests taken in and not ended."""
+        return len(self._running) + len(self._waiting)
+
+    @property
     def steps(self) -> int:
         """Steps planned so far."""
         return self._step
@@ -121,11 +126,11 @@ class Batcher:
                 rows.append(self._prompt_row(sequence, min(budget, most)))
                 budget -= len(rows[-1].tokens)
         while self._waiting and budget > 0:
-            slot = self._choose_slot()
-            if slot is None or self._group(slot.index) != group:
+            slot = self._choose_slot(group)
+            if slot is None:
                 break
-            sequence = self._admit(self._waiting.popleft(), slot, kv, admits)
-            rows.append(self._prompt_row(sequence, min(budget, most)))
+            mine.append(self._admit(self._waiting.popleft(), slot, kv, admits))
+            rows.append(self._prompt_row(mine[-1], min(budget, most)))
             budget -= len(rows[-1].tokens)
         if not rows:
             return None
@@ -189,24 +194,29 @@ class Batcher:
 
     # --------------------------------------------------------------------------------------- slots
 
-    def _choose_slot(self) -> Slot | None:
-        """The free slot whose cache serves the next request clearly best; else of the group with
-        fewest requests one beside the busy ones (engines compute neighbours together), then by the
-        cache again, then the oldest."""
-        busy: list[list[int]] = [[] for _ in range(self._limits.groups)]
-        for sequence in self._running:
-            busy[self._group(sequence.slot)].append(sequence.slot)
+    def _choose_slot(self, group: int) -> Slot | None:
+        """The free slot of a group for the next request; ``None`` if there is none, or if it is
+        rather another group's: a slot there serves it clearly better, or there are fewer."""
+        busy = {sequence.slot for sequence in self._running}
+        free = [slot for slot in self._slots if slot.index not in busy]
+        near = [slot.index for slot in self._slots if self._group(slot.index) == group]
+        beside = [index for index in near if index in busy]
         prompt = self._waiting[0].tokens
 
-        def worth(slot: Slot) -> tuple[int, int, int, int, int]:
+        def worth(slot: Slot) -> tuple[int, bool, int, int, int]:
+            """What its cache saves if that is much; then a slot beside the busy ones (engines
+            compute neighbours together); then the cache again; then the oldest."""
             reused = common_prefix(slot.cached, prompt)
-            beside = busy[self._group(slot.index)]
             inside = bool(beside) and min(beside) < slot.index < max(beside)
             distance = 0 if inside else min((abs(slot.index - b) for b in beside), default=0)
-            return reused // COPY_GAIN, -len(beside), -distance, reused, -slot.used_at
+            mine = slot.index in near
+            return reused // COPY_GAIN, mine, -distance, reused, -slot.used_at
 
-        free = (slot for slot in self._slots if slot.index not in busy[self._group(slot.index)])
-        return max(free, key=worth, default=None)
+        best = max(free, key=worth, default=None)
+        if best is None or best.index not in near:
+            return None
+        share = -(-self.active // self._limits.groups)
+        return best if len(beside) < share or worth(best)[0] else None
 
     def _admit(
         self, request: Submission, slot: Slot, kv: list[KvOp], admits: list[Admit]

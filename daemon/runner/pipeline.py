@@ -91,7 +91,7 @@ class Pipeline:
     @property
     def active(self) -> int:
         """Requests taken in and not answered."""
-        return self._batcher.running + self._batcher.waiting
+        return self._batcher.active
 
     def observed(self, request: Observe) -> Observed:
         """What the line has done so far; read from another thread."""

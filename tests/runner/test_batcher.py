@@ -107,3 +107,48 @@ def test_a_prompt_waits_for_many_that_generate_and_not_for_few() -> None:
     for n in range(4, 7):
         _submit(batcher, n, [10] * 70)
     assert _pieces(_run(batcher, {})) == {1: 1, 2: 1, 3: 30, 4: 48}, "all that is left"
+
+
+def test_groups_take_half_of_the_requests_each_in_one_step() -> None:
+    batcher = Batcher(replace(LIMITS, groups=2), frozenset({END}))
+    for n in range(5):
+        _submit(batcher, n, [n, 1, 2])
+    first, second = _run(batcher, {}), batcher.plan(flying=0)
+    assert (first.group, _slots(first)) == (0, [0, 1, 2])
+    assert second is not None
+    assert (second.group, _slots(second)) == (1, [3, 4])
+
+
+def test_a_prefix_is_waited_for_in_its_group() -> None:
+    batcher = Batcher(replace(LIMITS, groups=2), frozenset({END}))
+    long = list(range(100, 100 + COPY_GAIN + 8))
+    _submit(batcher, 0, [1, 2])
+    _submit(batcher, 1, long)
+    _run(batcher, {})
+    other = batcher.plan(flying=0)
+    assert other is not None
+    assert other.group == 1
+    batcher.commit(other, StepResult((RowResult(3, 1, END),)))
+    _submit(batcher, 2, [*long, 7])
+    plans = [batcher.plan(flying=1), batcher.plan(flying=0)]
+    assert [(p.group, _slots(p)) for p in plans if p is not None] == [(0, [0]), (1, [3])]
+    assert plans[1] is not None
+    assert plans[1].rows[0].position == len(long)
+
+
+def test_a_prefix_in_the_fuller_group_keeps_nobody_waiting() -> None:
+    batcher = Batcher(replace(LIMITS, groups=2), frozenset({END}))
+    long = list(range(100, 100 + COPY_GAIN + 8))
+    for n in range(6):
+        _submit(batcher, n, [n, *long])
+    for flying in (1, 0):
+        plan = batcher.plan(flying)
+        assert plan is not None
+        ends = {row.slot: END for row in plan.rows if plan.group == 1 or row.slot == 2}
+        results = (RowResult(r.slot, r.epoch, ends.get(r.slot, 7)) for r in plan.rows)
+        batcher.commit(plan, StepResult(tuple(results)))
+    assert batcher.running == 2, "both of group 0"
+    _submit(batcher, 9, [2, *long, 5])  # slot 2's prompt again
+    plan = batcher.plan(flying=1)
+    assert plan is not None
+    assert (plan.group, _slots(plan)) == (0, [0, 1, 2])
