@@ -237,7 +237,7 @@ def _embedder(loading: _Loading) -> LlamaCppEmbedder:
     limits = Limits(
         slots=memory.EMBEDDING_TEXTS,
         context=memory.longest_text(header, options),
-        batch_tokens=memory.embedding_step(header, options, loading.residency.gpu_layers > 0),
+        batch_tokens=memory.embedding_step(header, options, loading.on_device),
         vocab=loading.vocab,
         features=frozenset(("embed", "rank") if ranks else ("embed",)),
     )

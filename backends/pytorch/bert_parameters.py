@@ -11,6 +11,7 @@ from lhama.backends.pytorch.hyperparameters import (
     class_outputs,
     positive,
     rope_base,
+    vocabulary_size,
 )
 from lhama.plugins.backend import UnsupportedModel
 from lhama.plugins.gguf import GGUF
@@ -47,13 +48,6 @@ class BertParameters:
         heads = positive(header, "attention.head_count")
         if width % heads or header.get_bool(header.key("attention.causal"), False):
             raise UnsupportedModel(f"{heads} heads cannot share {width} dimensions, seeing ahead")
-        embedding = header.tensors.get("token_embd.weight")
-        if embedding is None or len(embedding.shape) != 2 or embedding.shape[0] != width:
-            raise UnsupportedModel("the token embedding is missing or has a wrong shape")
-        vocab = embedding.shape[1]
-        tokens = header.array_length("tokenizer.ggml.tokens")
-        if tokens != vocab:
-            raise UnsupportedModel(f"{tokens} tokens in the vocabulary, {vocab} embeddings")
         types = header.tensors.get("token_types.weight")
         return cls(
             family=header.architecture,
@@ -61,7 +55,7 @@ class BertParameters:
             width=width,
             hidden=positive(header, "feed_forward_length"),
             heads=heads,
-            vocab=vocab,
+            vocab=vocabulary_size(header, width),
             token_types=types.shape[-1] if types is not None and len(types.shape) == 2 else 0,
             context=positive(header, "context_length"),
             norm_eps=header.get_float(header.key("attention.layer_norm_epsilon"), 1e-12),

@@ -83,13 +83,7 @@ class Hyperparameters:
         if rotated != head_dim or head_dim % 2:
             raise UnsupportedModel(f"RoPE over {rotated} of {head_dim} dimensions")
         window = header.get_int(header.key("attention.sliding_window"))
-        embedding = header.tensors.get("token_embd.weight")
-        if embedding is None or len(embedding.shape) != 2 or embedding.shape[0] != width:
-            raise UnsupportedModel("the token embedding is missing or has a wrong shape")
-        vocab = embedding.shape[1]
-        tokens = header.array_length("tokenizer.ggml.tokens")
-        if tokens != vocab:
-            raise UnsupportedModel(f"{tokens} tokens in the vocabulary, {vocab} embeddings")
+        vocab = vocabulary_size(header, width)
         return cls(
             family=family,
             layers=layers,
@@ -124,6 +118,18 @@ def check_tensors(header: GGUF, tokenizers: Sequence[str] = TOKENIZERS) -> None:
     model = header.get_str("tokenizer.ggml.model")
     if model not in tokenizers:
         raise UnsupportedModel(f"the PyTorch backend does not know the tokenizer {model!r}")
+
+
+def vocabulary_size(header: GGUF, width: int) -> int:
+    """Tokens that have an embedding of ``width``. Raises ``UnsupportedModel`` unless all have."""
+    embedding = header.tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2 or embedding.shape[0] != width:
+        raise UnsupportedModel("the token embedding is missing or has a wrong shape")
+    vocab = embedding.shape[1]
+    tokens = header.array_length("tokenizer.ggml.tokens")
+    if tokens != vocab:
+        raise UnsupportedModel(f"{tokens} tokens in the vocabulary, {vocab} embeddings")
+    return vocab
 
 
 def positive(header: GGUF, name: str, default: int = 0, most: int = 1 << 32) -> int:

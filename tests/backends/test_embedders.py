@@ -129,7 +129,7 @@ def test_steps_beyond_the_limits_are_refused(engine: Engine) -> None:
 # --------------------------------------------------------------------- families and ways to pool
 
 
-@pytest.mark.parametrize("pooling", [1, 2, 3], ids=["mean", "cls", "last"])
+@pytest.mark.parametrize("pooling", [0, 1, 2, 3], ids=["none: mean", "mean", "cls", "last"])
 @pytest.mark.parametrize("family", ["bert", "nomic-bert"])
 def test_berts_pool_as_llama_cpp_does(tmp_path: Path, family: str, pooling: int) -> None:
     path = tiny_bert(tmp_path / "m.gguf", family, pooling=pooling)
