@@ -40,14 +40,21 @@ class Push:
         except (RegistryError, StoreError):
             yield Progress("couldn't retrieve manifest")
             raise
+        tensors = bool(manifest.layers_of(manifests.TENSOR))
+        data = manifests.encode(manifest).rstrip(b"\n")
+        if tensors:  # whose manifests say more than we read
+            data = await asyncio.to_thread(self._store.manifest_path(name).read_bytes)
         async with self._client.remote(name, self._insecure) as remote:
             with self._store.pinned(manifest.digests):
+                before = 0
                 for layer in manifest.all_layers:
                     async with aclosing(self._send(remote, layer)) as lines:
                         async for line in lines:
-                            yield line
-            yield Progress("pushing manifest")
-            await self._send_manifest(remote, name.tag, manifest)
+                            yield _of_all(manifest, before + line.completed) if tensors else line
+                    before += layer.size
+            if not tensors:
+                yield Progress("pushing manifest")
+            await self._send_manifest(remote, name.tag, data)
         yield Progress("success")
 
     def _find(self) -> tuple[ModelName, Manifest]:
@@ -90,15 +97,20 @@ class Push:
         except NotThere:
             return False
 
-    async def _send_manifest(self, remote: Remote, tag: str, manifest: Manifest) -> None:
+    async def _send_manifest(self, remote: Remote, tag: str, data: bytes) -> None:
         async with remote.request(
             hdrs.METH_PUT,
             remote.url(f"manifests/{tag}"),
             headers={hdrs.CONTENT_TYPE: manifests.MEDIA_TYPE},
-            content=manifests.encode(manifest).rstrip(b"\n"),
+            content=data,
         ):
             pass
 
 
 def _line(layer: Layer, total: int, completed: int) -> Progress:
     return Progress(f"pushing {layer.digest.short}", str(layer.digest), total, completed)
+
+
+def _of_all(manifest: Manifest, completed: int) -> Progress:
+    """The line of models with thousands of layers: all in one."""
+    return Progress("pushing model", "sha256:model", manifest.size, completed)

@@ -54,6 +54,8 @@ class Store:
         self._lock = threading.RLock()
         """Held while manifests change and while blobs without one are removed."""
         self._pins: Counter[Digest] = Counter()
+        self._pins_lock = threading.Lock()
+        """Held for moments only, so that the event loop may pin: a blob is removed, or pinned."""
         self._headers = HeaderCache()
         self._ownership = Ownership(self.root)
 
@@ -268,7 +270,7 @@ class Store:
         held: list[Digest] = []
 
         def pin(digest: Digest) -> None:
-            with self._lock:
+            with self._pins_lock:
                 self._pins[digest] += 1
                 held.append(digest)
 
@@ -277,7 +279,7 @@ class Store:
                 pin(digest)
             yield pin
         finally:
-            with self._lock:
+            with self._pins_lock:
                 self._pins.subtract(held)
                 self._pins += Counter()  # drops the zeros
 
@@ -354,8 +356,9 @@ class Store:
         """Corrupt manifests do not count, as with Ollama: they would keep every blob for ever."""
         used = {digest for manifest in self._scan()[0].values() for digest in manifest.digests}
         for digest in candidates:
-            if digest not in used and not self._pins[digest]:
-                self.blobs.remove(digest)
+            with self._pins_lock:
+                if digest not in used and not self._pins[digest]:
+                    self.blobs.remove(digest)
 
 
 def _remove_empty_folders(folder: Path) -> None:

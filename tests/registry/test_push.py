@@ -202,6 +202,23 @@ async def test_an_upload_is_not_led_astray(
             await push(client, name)
 
 
+async def test_tensor_layers_are_one_line_and_their_manifest_is_kept(
+    client: RegistryClient, registry: Registry, store: Store
+) -> None:
+    manifest = store_model(store, f"{registry.host}/user/mine")
+    tensor = dataclasses.replace(manifest.layers[0], media_type=manifests.TENSOR, name="w")
+    data = manifests.encode(Manifest(manifest.config, (tensor,))).replace(
+        b'"name":"w"', b'"name":"w","dtype":"bf16"'
+    )
+    name = ModelName.parse(f"{registry.host}/user/mine")
+    store.write_manifest(name, manifests.decode(data), data)
+    lines = await push(client, str(name))
+    assert statuses(lines) == ["retrieving manifest", "pushing model", "success"]
+    assert {(line.digest, line.total) for line in lines[1:-1]} == {("sha256:model", SIZE + 2)}
+    assert lines[-2].completed == SIZE + 2
+    assert registry.manifests["user/mine:latest"] == data
+
+
 async def test_case_does_not_matter(client: RegistryClient, registry: Registry, name: str) -> None:
     await push(client, name.replace("user/mine", "USER/Mine") + ":LATEST")
     assert list(registry.manifests) == ["user/mine:latest"]

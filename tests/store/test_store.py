@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -360,3 +361,18 @@ def test_header_cache_notices_a_changed_file(store: Store, tmp_path: Path) -> No
     tiny_gguf(path, general__name="other")
     os.utime(path, ns=(1, 1))
     assert store.header(path).get_str("general.name") == "other"
+
+
+def test_pinning_does_not_wait_for_a_change(store: Store) -> None:
+    """The event loop pins: a disk that is slow to sync must not hold it up."""
+    pinned = threading.Event()
+
+    def pin() -> None:
+        with store.pinned([Digest.of(b"x")]):
+            pinned.set()
+
+    with store.changing("something slow"):
+        thread = threading.Thread(target=pin)
+        thread.start()
+        assert pinned.wait(10)
+    thread.join()
