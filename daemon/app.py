@@ -22,6 +22,7 @@ from lhama.daemon.scheduler import Scheduler
 from lhama.daemon.store import Store
 from lhama.daemon.web import access, application
 from lhama.daemon.web.service import SERVICE, Service
+from lhama.daemon.worker import Worker
 from lhama.plugins import manager
 from lhama.plugins.registry import Registry
 
@@ -96,7 +97,13 @@ def build(settings: Settings, registry: Registry | None = None) -> web.Applicati
         registry = discover(settings)
     store = Store(settings.models, prune=not settings.no_prune, go_template=settings.go_template)
     app = application.build(
-        Service(settings, store, Scheduler(settings, registry), RegistryClient(settings, store))
+        Service(
+            settings,
+            store,
+            Scheduler(settings, registry),
+            RegistryClient(settings, store),
+            Worker(settings, registry),
+        )
     )
     app.cleanup_ctx.append(_rooms)
     return app

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ _MAX_HEADER: Final = 1 << 28  # the largest vocabularies of today take about 20 
 _MAX_STRING: Final = 1 << 24
 _MAX_ITEMS: Final = 1 << 24  # array elements walked one by one: bounds the time of a forged header
 _MAX_ARRAY_DEPTH: Final = 3
+_COUNTS_END: Final = 24  # magic, version and two counts
 _U32_NUMBER: Final = 4
 _I32_NUMBER: Final = 5
 _MAX_ELEMENTS: Final = (1 << 63) - 1
@@ -141,6 +143,10 @@ class GGUF:
     alignment: int
     data_offset: int
     file_size: int
+    metadata_end: int
+    """Where the list of tensors begins, in bytes."""
+    tensors_end: int
+    """Where the list of tensors ends; ``data_offset`` is this, aligned."""
     parameter_count: int = field(init=False)
     """Elements of all tensors together."""
 
@@ -241,6 +247,7 @@ class _Header:
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
             raise GGUFError(f"bad alignment {alignment!r}: must be a power of two, 8 or more")
+        metadata_end = self.at
         infos = [self.tensor_info() for _ in range(tensor_count)]
         data_offset = (self.at + alignment - 1) // alignment * alignment
         tensors: dict[str, Tensor] = {}
@@ -248,7 +255,18 @@ class _Header:
             tensor = self.place(name, number, shape, relative, alignment, data_offset)
             if tensors.setdefault(name, tensor) is not tensor:
                 raise GGUFError(f"duplicate tensor {name!r}")
-        return GGUF(path, version, metadata, types, tensors, alignment, data_offset, self.file_size)
+        return GGUF(
+            path,
+            version,
+            metadata,
+            types,
+            tensors,
+            alignment,
+            data_offset,
+            self.file_size,
+            metadata_end,
+            self.at,
+        )
 
     # ------------------------------------------------------------------------------ primitives
 
@@ -446,6 +464,27 @@ def write(
         parts += [data, bytes(pad(len(data)))]
     with open(path, "wb") as file:
         file.writelines(parts)
+
+
+def add_key(
+    header: GGUF, target: str | os.PathLike[str], key: str, value: str | int | bool
+) -> None:
+    """Write a GGUF file again with one metadata key more, which it must not have.
+
+    Everything else stays, byte for byte. Raises ``OSError``.
+    """
+    assert key not in header.metadata
+    number, payload = _encode(value)
+    counts = _U64.pack(len(header.tensors)) + _U64.pack(len(header.metadata) + 1)
+    with open(header.path, "rb") as source, open(target, "wb") as file:
+        source.seek(_COUNTS_END)
+        file.write(MAGIC + _U32.pack(header.version) + counts)
+        file.write(source.read(header.metadata_end - _COUNTS_END))
+        file.write(_encode(key)[1] + _U32.pack(number) + payload)
+        file.write(source.read(header.tensors_end - header.metadata_end))
+        file.write(bytes(-file.tell() % header.alignment))
+        source.seek(header.data_offset)
+        shutil.copyfileobj(source, file, _FIRST_READ)
 
 
 def _encode(value: str | int | float | bool | Sequence[Any]) -> tuple[int, bytes]:

@@ -13,7 +13,7 @@ _MOST_BYTES: Final = 1 << 28
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Raises ``UnsupportedModel`` for what is no JSON object, ``OSError`` for a missing file."""
+    """Raises ``UnsupportedModel`` for what is no JSON object, and for a missing file."""
     return decode(_bytes(path), path.name)
 
 
@@ -39,6 +39,8 @@ def decode(data: bytes, name: str) -> dict[str, Any]:
 
 
 def _bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise UnsupportedModel(f"open {path.name}: no such file or directory")  # as Ollama has it
     if path.stat().st_size > _MOST_BYTES:
         raise UnsupportedModel(f"{path.name} is larger than {_MOST_BYTES} bytes")
     return path.read_bytes()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,13 +119,22 @@ def _write(writer: GGUFWriter, family: Family, outputs: list[Output], progress: 
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for values in extra.values():
-        writer.write_tensor_data(values)
+        _append(writer, values)
     total, done = sum(output.source.nbytes for output in outputs), 0
     for output in outputs:
         progress(done / total, output.name)
-        writer.write_tensor_data(_values(family, output))
+        _append(writer, _values(family, output))
         done += output.source.nbytes
     progress(1.0, "")
+
+
+def _append(writer: GGUFWriter, values: Values) -> None:
+    try:
+        writer.write_tensor_data(values)
+    except OSError as error:
+        # numpy's own words, for a full disk: they come without a number.
+        number = errno.ENOSPC if error.errno is None else error.errno
+        raise OSError(number, os.strerror(number)) from error
 
 
 def _values(family: Family, output: Output) -> Values:

@@ -26,7 +26,7 @@ from lhama.plugins.backend import (
 )
 from lhama.plugins.gguf import GGUF, GGUFError, read
 
-_MISSING = "llama-cpp-python is not installed: pip install 'lhama[llamacpp]'"
+MISSING = "llama-cpp-python is not installed: pip install 'lhama[llamacpp]'"
 
 
 class LlamaCppBackend:
@@ -37,13 +37,13 @@ class LlamaCppBackend:
 
     def probe(self) -> Probe:
         if not installed():
-            return Probe(problem=_MISSING)
+            return Probe(problem=MISSING)
         version = importlib.metadata.version("llama-cpp-python")
         return Probe((devices.host(), *_accelerators()), version=version)
 
     def supports(self, model: ModelFiles) -> Support:
         if not installed():
-            return Support(0, _MISSING)
+            return Support(0, MISSING)
         try:
             header = _header(model)
         except BackendError as error:
@@ -62,7 +62,7 @@ class LlamaCppBackend:
 
     def load(self, model: ModelFiles, options: LoadOptions, progress: Progress) -> Engine:
         if not installed():
-            raise BackendError(_MISSING)
+            raise BackendError(MISSING)
         support = self.supports(model)
         if not support.score:
             raise UnsupportedModel(support.reason)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 from collections import deque
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -35,6 +36,8 @@ class Log:
     """Catches llama.cpp's log: keeps the last errors, forwards every line to ``logging``."""
 
     def __init__(self) -> None:
+        self.listener: Callable[[bytes], None] | None = None
+        """Is told every piece of a line."""
         self._errors: deque[str] = deque(maxlen=8)
         self._level = 0
         self._callback = L.llama_log_callback(self._receive)
@@ -50,6 +53,8 @@ class Log:
         return "; ".join(line.strip() for line in self._errors if line.strip())
 
     def _receive(self, level: int, text: bytes, _user_data: object) -> None:
+        if self.listener is not None:
+            self.listener(text)
         if level != _CONTINUED:
             self._level = level
         if self._level == _ERROR:

@@ -6,7 +6,6 @@ first message is ``Load``; when the daemon goes, so does the runner.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -15,6 +14,7 @@ import sys
 import threading
 
 from lhama.daemon import garbage
+from lhama.daemon.lifeline import die_with_parent
 from lhama.daemon.prompt.build import ModelFacts
 from lhama.daemon.runner.batcher import Batcher
 from lhama.daemon.runner.embedding import EmbeddingLine
@@ -134,16 +134,6 @@ class Frames:
                 return None
             self._ready = self._decoder.feed(data)
         return self._ready.pop(0)
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the daemon dies (Linux; elsewhere the closed
-    connection does it, a little later)."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(0)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,23 @@ class Blobs:
             with source.open("rb") as file:
                 return self.write_stream(iter(lambda: file.read(_WRITE_BYTES), b""))[0]
 
+    def take(self, path: Path) -> tuple[Digest, bool]:
+        """Make a temporary file of this folder a blob; tells whether it is new here.
+
+        Raises ``StoreError``. The temporary name is gone if it is; else the caller removes it.
+        """
+        try:
+            with path.open("rb") as file:
+                digest = Digest.from_hex(hashlib.file_digest(file, "sha256").hexdigest())
+                if self.exists(digest):
+                    self.touch(digest)
+                    return digest, False
+                files.sync(file.fileno())
+            files.publish(path, self.path(digest))
+            return digest, True
+        except OSError as error:
+            raise files.failure(error, "writing a blob", self.root) from error
+
     def touch(self, digest: Digest) -> None:
         """Restart a blob's grace period: something is about to name it."""
         try:
@@ -139,7 +156,7 @@ class Blobs:
             if entry.name.startswith(files.TEMPORARY_PREFIX) or (
                 partial and path.with_name(blob).is_file()
             ):
-                path.unlink(missing_ok=True)
+                files.remove(path)
             elif entry.name.startswith("sha256:"):
                 path.rename(path.with_name(entry.name.replace(":", "-", 1)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 from lhama.daemon.errors import DiskFull, StoreError
@@ -28,6 +29,14 @@ def failure(error: OSError, doing: str, root: Path) -> StoreError:
 def temporary(folder: Path) -> Path:
     """A fresh name for a temporary file in ``folder``."""
     return folder / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+
+
+def remove(path: Path) -> None:
+    """A temporary file, or a temporary folder with all in it; none is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_durably(path: Path, data: bytes) -> None:

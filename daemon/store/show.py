@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +13,9 @@ from lhama.daemon.store import goformat
 from lhama.daemon.store.details import Details, ListedDetails, details, listed_details
 from lhama.daemon.store.model import NO_TEMPLATE, StoredModel
 from lhama.plugins import gguf
-from lhama.plugins.gguf import GGUF, Tensor
+from lhama.plugins.gguf import GGUF
 
 _PARAMETER_WIDTH = 30
-_BLOCK = re.compile(r"blk\.(\d{1,9})\.")
 
 
 class ShownMessage(msgspec.Struct):
@@ -105,8 +103,7 @@ def show(
         if not model.template and model.chat_template:
             reply.template = model.chat_template
         reply.model_info = _info(header, verbose)
-        tensors = sorted(header.tensors.values(), key=_tensor_order)
-        reply.tensors = [ShownTensor(t.name, t.type_name, t.shape) for t in tensors]
+        reply.tensors = [ShownTensor(t.name, t.type_name, t.shape) for t in header.tensors.values()]
         if projectors := model.projector_headers():
             reply.projector_info = _info(_header(projectors[0], verbose), verbose)
     if basename:
@@ -130,13 +127,6 @@ def tags_entry(model: StoredModel) -> TagsEntry:
 
 
 # --------------------------------------------------------------------------------- model_info
-
-
-def _tensor_order(tensor: Tensor) -> tuple[int, str]:
-    """llama.cpp's: what belongs to no block, then block by block, each by name. Ollama has files
-    rewritten in this order when it makes a model of them."""
-    block = _BLOCK.match(tensor.name)
-    return (int(block.group(1)) if block else -1), tensor.name
 
 
 def _header(header: GGUF, verbose: bool) -> GGUF:

@@ -306,6 +306,13 @@ class Store:
             with self.changing("removing unused blobs"):
                 self._remove_unused(replaced)
 
+    def discard(self, made: Iterable[Digest]) -> None:
+        """Remove those of the blobs, just made, that no model names: their create failed, or they
+        were steps on its way."""
+        if made:
+            with self.changing("removing unused blobs"):
+                self._remove_unused(made)
+
     def copy(self, source: ModelName, target: ModelName) -> None:
         """Give a model a second name; blobs are shared. Onto itself it does nothing.
 

@@ -10,6 +10,7 @@ from lhama.daemon.config import Settings
 from lhama.daemon.registry import RegistryClient
 from lhama.daemon.scheduler import Scheduler
 from lhama.daemon.store import Store
+from lhama.daemon.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Service:
     store: Store
     scheduler: Scheduler
     registry: RegistryClient
+    worker: Worker
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)

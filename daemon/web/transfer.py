@@ -39,10 +39,10 @@ async def blob_upload(request: web.Request) -> web.Response:
 
 
 async def create(request: web.Request) -> web.StreamResponse:
-    store = request.app[SERVICE].store
+    service = request.app[SERVICE]
     body = await read_json(request, CreateRequest)
     creating.check(body)
-    progress = creating.create(store, body, request.app[SERVICE].registry.pull)
+    progress = creating.create(service.store, body, service.registry.pull, service.worker)
     return await report(request, progress, stream=body.stream is not False)
 
 

@@ -25,7 +25,7 @@ class FrameError(Exception):
     """The other side sent bytes that are no frame; the connection cannot be used any more."""
 
 
-def encode(message: ToRunner | FromRunner) -> bytes:
+def encode(message: msgspec.Struct) -> bytes:
     """One message as one frame. Raises ``Unsendable``: a lone surrogate, too large a number."""
     buffer = bytearray(_LENGTH)
     try:

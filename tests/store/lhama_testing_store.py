@@ -12,16 +12,13 @@ import pytest
 from lhama_testing_golden import Recording
 from lhama_testing_golden import recordings as parameters
 
+from lhama.daemon.config import Settings
 from lhama.daemon.errors import RegistryError
 from lhama.daemon.protocol.replies import Progress
 from lhama.daemon.protocol.types import CreateRequest
 from lhama.daemon.store import ModelName, Store, create
-from lhama.plugins import gguf
-
-RECORDED_SMOLLM2 = "941f309b54caaad6747569ba43712bcde44a2be3bae16c3282ff499c37c54af5"
-"""Ollama rewrites this GGUF when it makes a model of it …"""
-OUR_SMOLLM2 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""… which lhama keeps as it is."""
+from lhama.daemon.worker import Worker
+from lhama.plugins import gguf, manager
 
 
 def recordings(*groups: str) -> list[Recording]:
@@ -42,18 +39,24 @@ async def no_registry(name: ModelName) -> AsyncGenerator[Progress, None]:
     raise RegistryError("pull model manifest: file does not exist")
 
 
-def run(store: Store, request: CreateRequest) -> list[Progress]:
+def worker() -> Worker:
+    """With the tools of lhama's own plugins."""
+    return Worker(Settings(), manager.discover())
+
+
+def run(store: Store, request: CreateRequest, tools: Worker | None = None) -> list[Progress]:
     """A create from beginning to end."""
 
     async def lines() -> list[Progress]:
-        return [progress async for progress in create.create(store, request, no_registry)]
+        making = create.create(store, request, no_registry, tools or worker())
+        return [line async for line in making]
 
     return asyncio.run(lines())
 
 
-def make(store: Store, **fields: Any) -> list[str]:
+def make(store: Store, tools: Worker | None = None, **fields: Any) -> list[str]:
     """Make a model and return the lines. ``from`` is spelled ``from_``."""
-    return [progress.status for progress in run(store, CreateRequest(**fields))]
+    return [progress.status for progress in run(store, CreateRequest(**fields), tools)]
 
 
 def tiny_gguf(path: Path, **metadata: Any) -> bytes:
