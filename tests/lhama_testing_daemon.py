@@ -72,16 +72,28 @@ class Daemon:
 
     def runners(self) -> list[psutil.Process]:
         """The runner processes that live."""
-        return [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if "lhama.daemon.runner" in " ".join(child.cmdline())
-        ]
+        return children(self.process.pid, "lhama.daemon.runner")
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker processes that live."""
+        return children(self.process.pid, "lhama.daemon.worker")
 
     def stop(self) -> int:
         """SIGTERM, and the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
+
+
+def children(parent: int, module: str) -> list[psutil.Process]:
+    """The children of a process that run this module; dying ones do not count."""
+    found = []
+    for child in psutil.Process(parent).children():
+        try:
+            if module in child.cmdline():
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
 
 
 def free_port() -> int:

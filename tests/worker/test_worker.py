@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
+import os
 import signal
 from contextlib import aclosing
 from pathlib import Path
 
 import psutil
 import pytest
+from lhama_testing_daemon import children as processes
 from lhama_testing_tools import install
 
 from lhama.daemon.config import Settings
@@ -50,11 +52,7 @@ async def quantize(worker: Worker, target: Path, kind: str) -> list[float]:
 
 
 def children() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children()
-        if "lhama.daemon.worker" in " ".join(child.cmdline())
-    ]
+    return processes(os.getpid(), "lhama.daemon.worker")
 
 
 def test_the_first_tool_that_can_is_taken(worker: Worker) -> None:
