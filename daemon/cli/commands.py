@@ -110,6 +110,48 @@ def run(
 
 
 @app.command()
+def top(
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 1.0,
+    times: Annotated[int, typer.Option(help="Leave after so many looks; 0: never.")] = 0,
+) -> None:
+    """Watch the loaded models: batch size, tokens per second, how long the device waits."""
+    from lhama.daemon.cli import top as module
+
+    module.top(_client(), interval, times)
+
+
+@app.command()
+def trace(
+    model: Model,
+    target: Annotated[Path, typer.Argument(metavar="OUT.json", help="Where the trace goes.")],
+    steps: Annotated[int, typer.Option(min=1, max=4096, help="How many of the last.")] = 200,
+    svg: Annotated[Path | None, typer.Option(help="Draw the assembly line, too.")] = None,
+) -> None:
+    """Write a loaded model's last steps, for Perfetto or chrome://tracing."""
+    from lhama.daemon.cli import trace as module
+
+    module.trace(_client(), model, steps, target, svg)
+
+
+@app.command()
+def bench(
+    model: Model,
+    streams: Annotated[str, typer.Option(help="How many at once, one after the other.")] = "1,8,32",
+    tokens: Annotated[int, typer.Option(min=2, help="Of each answer.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, help="Of four blocks: on, off, off, on.")] = 2,
+    json: Annotated[Path | None, typer.Option(help="Write every block's figures.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="Draw tokens per second as SVG.")] = None,
+) -> None:
+    """Measure a model on this machine, with the pipeline on and off in turn."""
+    from lhama.daemon.cli import bench as module
+
+    counts = module.read_streams(streams)
+    module.bench(
+        _client(), model, counts, tokens=tokens, rounds=rounds, json_file=json, chart=chart
+    )
+
+
+@app.command()
 def pull(model: Model, insecure: Insecure = False) -> None:
     """Fetch a model from its registry, or bring it up to date.
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from time import monotonic_ns
 
 from lhama.daemon.runner.failure import failure
 from lhama.daemon.runner.pipeline import Cancelled
@@ -105,7 +106,8 @@ class EmbeddingLine:
         waiting = len(self._waiting)
         running = len(self._requests) - waiting
         order = "host" if self._overlapped else "off"
-        return Observed(request.id, order, "", running, waiting, Counters(steps=self._steps), [])
+        counters = Counters(steps=self._steps)
+        return Observed(request.id, monotonic_ns(), order, "", running, waiting, counters, [])
 
     def run(self) -> None:
         """Run until closed. A step in flight is finished first, so the engine may be closed."""

@@ -49,14 +49,22 @@ class Cancelled:
     id: int
 
 
-Inbox = queue.SimpleQueue[Submission | Cancelled | None]
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """Somebody wants another order: ``auto``, ``on`` or ``off``."""
+
+    pipeline: str
+
+
+Inbox = queue.SimpleQueue[Submission | Cancelled | Arranged | None]
 """What other threads send the pipeline; ``None`` closes it."""
 
 
 class Pipeline:
     """Runs steps until closed. One thread runs it; everything else reaches it by ``inbox``.
 
-    ``trial``, if given, chooses between ``order`` and ``off`` by what the first steps take.
+    ``trial``, if given, chooses between ``order`` and ``off`` by what the first steps take, unless
+    somebody arranges otherwise.
     """
 
     def __init__(
@@ -69,7 +77,10 @@ class Pipeline:
     ) -> None:
         self.inbox: Inbox = queue.SimpleQueue()
         self.order = order
+        """In use now."""
         self.trial = trial
+        self._usual = order
+        self._arranged: Order | None = None
         self.spans = Spans()
         self._engine = engine
         self._batcher = batcher
@@ -97,6 +108,7 @@ class Pipeline:
         """What the line has done so far; read from another thread."""
         return Observed(
             request.id,
+            monotonic_ns(),
             self.order,
             self.trial.verdict if self.trial is not None else "",
             self._batcher.running,
@@ -111,13 +123,25 @@ class Pipeline:
         while not self._closing or flight is not None:
             self._take_in(wait=flight is None and self._batcher.idle)
             flight = self._orders[self.order](flight)
-            if flight is None and self.trial is not None:
-                self.order = self.trial.order
+            if flight is None:
+                self.order = self._wanted
+
+    @property
+    def _wanted(self) -> Order:
+        """The order to use."""
+        if self._arranged is not None:
+            return self._arranged
+        return self._usual if self.trial is None else self.trial.order
 
     @property
     def _draining(self) -> bool:
         """Whether the step in flight is the last, or the last of its order."""
-        return self._closing or (self.trial is not None and self.trial.order != self.order)
+        return self._closing or self._wanted != self.order
+
+    def _arrange(self, pipeline: str) -> None:
+        overlapped = self._engine.limits.token_feed
+        chosen: dict[str, Order | None] = {"on": overlapped, "off": "off"}
+        self._arranged = chosen.get(pipeline)
 
     # --------------------------------------------------------------------------------- the orders
 
@@ -204,7 +228,8 @@ class Pipeline:
         span.committed = monotonic_ns()
         self.spans.end(span, result)
         self._last_group = flight.plan.group
-        if self.trial is not None and self._last_commit and not span.prompt_tokens:
+        measured = self._last_commit and not span.prompt_tokens and self._arranged is None
+        if self.trial is not None and measured:
             self.trial.took(span.rows, span.committed - self._last_commit)
         self._last_commit = span.committed
 
@@ -237,6 +262,8 @@ class Pipeline:
                     self._batcher.submit(request)
                 case Cancelled(request_id):
                     self._batcher.cancel(request_id)
+                case Arranged(pipeline):
+                    self._arrange(pipeline)
                 case None:
                     self._closing = True
                     return

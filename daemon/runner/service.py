@@ -18,11 +18,12 @@ from lhama.daemon.runner.answer import Answer
 from lhama.daemon.runner.embedding import EmbeddingLine, TextRequest
 from lhama.daemon.runner.failure import failure
 from lhama.daemon.runner.grammar import Compilers, Grammar, Grammars
-from lhama.daemon.runner.pipeline import Cancelled, Pipeline
+from lhama.daemon.runner.pipeline import Arranged, Cancelled, Pipeline
 from lhama.daemon.runner.sequence import Submission
 from lhama.daemon.runner.texts import TextFacts, TextTokenizer
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import (
+    Arrange,
     Cancel,
     Embed,
     Failed,
@@ -231,5 +232,8 @@ def control(message: ToRunner, line: Pipeline | EmbeddingLine, send: Sender) -> 
             send(Pong(ping_id, line.progress, line.active))
         case Observe():
             send(line.observed(message))
+        case Arrange(pipeline=pipeline):
+            if isinstance(line, Pipeline):
+                line.inbox.put(Arranged(pipeline))
         case Shutdown():
             line.inbox.put(None)

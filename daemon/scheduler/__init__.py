@@ -4,6 +4,6 @@ from lhama.daemon.scheduler.lease import Lease
 from lhama.daemon.scheduler.loop import Scheduler
 from lhama.daemon.scheduler.placement import LoadRequest
 from lhama.daemon.scheduler.replies import Sink
-from lhama.daemon.scheduler.table import LoadedModel
+from lhama.daemon.scheduler.table import LoadedModel, Observation
 
-__all__ = ["Lease", "LoadRequest", "LoadedModel", "Scheduler", "Sink"]
+__all__ = ["Lease", "LoadRequest", "LoadedModel", "Observation", "Scheduler", "Sink"]

@@ -26,12 +26,17 @@ from lhama.daemon.scheduler.placement import (
     lower_context,
 )
 from lhama.daemon.scheduler.planning import Plan, Planner
+from lhama.daemon.scheduler.replies import Reply
 from lhama.daemon.scheduler.runner import OutOfMemoryAtLoad, Runner
-from lhama.daemon.scheduler.table import Entry, LoadedModel, Want
+from lhama.daemon.scheduler.table import Entry, LoadedModel, Observation, Want
 from lhama.daemon.store.model import StoredModel
+from lhama.daemon.wire.messages import Observe, Observed
 from lhama.plugins.registry import Registry
 
 log = structlog.get_logger(__name__)
+
+OBSERVE_SECONDS = 2.0
+"""How long a runner may take to say what it does: its wire is read by a thread of its own."""
 
 
 class Scheduler:
@@ -90,6 +95,34 @@ class Scheduler:
         """What is loaded now, the one that stays longest first."""
         lines = [self._line(e) for e in self._entries.values() if e.runner.loaded is not None]
         return sorted(lines, key=lambda line: -line.expires_at)
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a model to be loaded."""
+        return len(self._waiting)
+
+    async def observe(self, steps: int = 0) -> list[Observation]:
+        """What every loaded model's assembly line does, with its last ``steps`` steps. A runner
+        that ends meanwhile, or does not answer, is left out."""
+
+        async def one(entry: Entry) -> Observation | None:
+            try:
+                async with asyncio.timeout(OBSERVE_SECONDS):
+                    line = await entry.runner.call(Observe(0, steps), Reply[Observed]())
+            except (LhamaError, TimeoutError):
+                return None
+            return Observation(self._line(entry), line)
+
+        ready = [entry for entry in self._entries.values() if entry.runner.loaded is not None]
+        found = await asyncio.gather(*map(one, ready))
+        return [observation for observation in found if observation is not None]
+
+    def arrange(self, model: StoredModel, pipeline: str) -> bool:
+        """Have a loaded model's line use another order; False if it is not loaded."""
+        entry = self._entries.get(model.files().weights)
+        if entry is not None:
+            entry.runner.arrange(pipeline)
+        return entry is not None
 
     def _post(self, event: Callable[[], None]) -> None:
         self._events.put_nowait(event)
@@ -343,6 +376,7 @@ class Scheduler:
             backend=entry.plan.message.backend,
             device=loaded.device,
             pipeline=loaded.pipeline,
+            notes=tuple(loaded.notes),
         )
 
 

@@ -20,6 +20,7 @@ from lhama.daemon.scheduler.replies import EmbeddedReply, R, Reply, Sink, Stream
 from lhama.daemon.scheduler.watchdog import Watchdog
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import (
+    Arrange,
     Cancel,
     Delta,
     Embed,
@@ -31,6 +32,8 @@ from lhama.daemon.wire.messages import (
     Loaded,
     LoadFailed,
     LoadProgress,
+    Observe,
+    Observed,
     Ping,
     Pong,
     Rank,
@@ -53,6 +56,9 @@ STOP_GRACE = 5.0
 
 DEATH_GRACE = 10.0
 """Seconds a killed process may take to be gone; one that a driver holds may never be."""
+
+
+Asked = Generate | Render | Embed | Rank | Observe
 
 
 class OutOfMemoryAtLoad(LoadError):
@@ -255,7 +261,7 @@ class Runner(asyncio.Protocol):
                 )
                 if (request := self._waiting(request_id)) is not None:
                     request.fail(error)
-            case Rendered():
+            case Rendered() | Observed():
                 if (reply := self._replies.get(message.id)) is not None:
                     reply.end(message)
             case Embedded():
@@ -296,7 +302,7 @@ class Runner(asyncio.Protocol):
             if not stream.finished:
                 self._cancel(request.id)
 
-    async def call(self, request: Render | Embed | Rank, reply: Reply[R]) -> R:
+    async def call(self, request: Render | Embed | Rank | Observe, reply: Reply[R]) -> R:
         """The answer to a request. Raises as ``stream`` does."""
         request.id = next(self._ids)
         self._replies[request.id] = reply
@@ -309,7 +315,12 @@ class Runner(asyncio.Protocol):
         finally:
             del self._replies[request.id]
 
-    def _ask(self, request: Generate | Render | Embed | Rank, waiting: Stream | Reply[Any]) -> None:
+    def arrange(self, pipeline: str) -> None:
+        """Have the line use another order: ``auto``, ``on`` or ``off``."""
+        if not self.lost:
+            self._send(Arrange(pipeline))
+
+    def _ask(self, request: Asked, waiting: Stream | Reply[Any]) -> None:
         if self.lost:
             waiting.fail(RunnerLost("the model runner has just ended"))
         else:

@@ -11,6 +11,7 @@ from lhama.daemon.scheduler.placement import LoadRequest
 from lhama.daemon.scheduler.planning import Plan
 from lhama.daemon.scheduler.runner import Runner
 from lhama.daemon.store.model import StoredModel
+from lhama.daemon.wire.messages import Observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,16 @@ class LoadedModel:
     backend: str
     device: str
     pipeline: str
+    notes: tuple[str, ...]
+    """What the backend has to say of how it runs the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A loaded model and what its runner says of its assembly line."""
+
+    loaded: LoadedModel
+    line: Observed
 
 
 @dataclass(eq=False)

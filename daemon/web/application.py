@@ -10,6 +10,7 @@ from lhama.daemon.web import (
     general,
     inference,
     library,
+    observing,
     openai,
     rerank,
     transfer,
@@ -31,7 +32,7 @@ def build(service: Service) -> web.Application:
 
 
 def routes() -> Table:
-    """Every route: Ollama's own, OpenAI's and Anthropic's."""
+    """Every route: Ollama's own, OpenAI's and Anthropic's, and lhama's."""
     table = Table()
     table.add("GET HEAD", "/", general.root)
     table.add("GET HEAD", "/api/version", general.version)
@@ -57,6 +58,9 @@ def routes() -> Table:
     table.add("POST", "/api/experimental/web_search", general.web_search)
     table.add("POST", "/api/experimental/web_fetch", general.web_fetch)
     table.add("GET", "/api/experimental/model-recommendations", general.recommendations)
+    table.add("GET", "/api/lhama/pipelines", observing.pipelines)
+    table.add("POST", "/api/lhama/pipeline", observing.arrange)
+    table.add("GET", "/metrics", observing.show_metrics)
     table.add("GET", "/v1/models", openai.models, OPENAI)
     table.add("GET", "/v1/models/:model", openai.model, OPENAI)
     table.add("POST", "/v1/chat/completions", openai.chat_completions, OPENAI)

@@ -147,11 +147,18 @@ class Observe(msgspec.Struct, tag="observe"):
     steps: int = 0
 
 
+class Arrange(msgspec.Struct, tag="arrange"):
+    """Use another order from the next moment on in which no step is in flight. Not answered."""
+
+    pipeline: str
+    """``auto``, ``on`` or ``off``."""
+
+
 class Shutdown(msgspec.Struct, tag="shutdown"):
     pass
 
 
-ToRunner = Load | Generate | Render | Embed | Rank | Cancel | Ping | Observe | Shutdown
+ToRunner = Load | Generate | Render | Embed | Rank | Cancel | Ping | Observe | Arrange | Shutdown
 
 # ----------------------------------------------------------------------------- runner → daemon
 
@@ -277,7 +284,7 @@ class Counters(msgspec.Struct):
     """Steps by the gap before them; bounds in ``GAP_BOUNDS``."""
 
 
-class StepSpan(msgspec.Struct, array_like=True):
+class StepSpan(msgspec.Struct):
     """One step on the assembly line; ``times`` in nanoseconds of the runner's monotonic clock."""
 
     step: int
@@ -293,6 +300,8 @@ class StepSpan(msgspec.Struct, array_like=True):
 
 class Observed(msgspec.Struct, tag="observed"):
     id: int
+    now_ns: int
+    """The clock of ``spans``."""
     order: str
     """``device``, ``host`` or ``off``: the order in use now."""
     verdict: str

@@ -14,6 +14,7 @@ from lhama.daemon.runner.emitter import Emitter
 from lhama.daemon.runner.grammar import Grammar
 from lhama.daemon.runner.pipeline import Cancelled, Order, Pipeline
 from lhama.daemon.runner.sequence import Submission
+from lhama.daemon.runner.trial import Trial
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import Done, Failed, FromRunner, Prompt, Step, TokenLogprob
 from lhama.plugins.backend import Engine, LoadOptions, Sampling, StepPlan
@@ -46,12 +47,13 @@ class Line:
         behaviour: Behaviour = PROMPT,
         options: LoadOptions = OPTIONS,
         engine: Engine | None = None,
+        trial: Trial | None = None,
     ) -> None:
         if order == "device":
             behaviour = Behaviour(**{**asdict(behaviour), "token_feed": "device"})
         self.engine = engine or ReferenceEngine(behaviour, options)
         self.batcher = Batcher(self.engine.limits, self.engine.tokenizer.end_tokens)
-        self.pipeline = Pipeline(self.engine, self.batcher, Emitter(self._receive), order)
+        self.pipeline = Pipeline(self.engine, self.batcher, Emitter(self._receive), order, trial)
         self.plans: list[StepPlan] = []
         self.received: dict[int, Received] = {}
         self.answers: dict[int, Answer] = {}
