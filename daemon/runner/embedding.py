@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from time import monotonic_ns
 
 from lhama.daemon.runner.failure import failure
 from lhama.daemon.runner.pipeline import Cancelled
+from lhama.daemon.runner.texts import TextTokens
 from lhama.daemon.wire.messages import Counters, Embedded, FromRunner, Observe, Observed
 from lhama.plugins.backend import EmbedHandle, Engine
 
@@ -24,18 +25,17 @@ Send = Callable[[FromRunner], None]
 class TextRequest:
     """One client's texts on their way."""
 
-    def __init__(self, request_id: int, texts: Iterator[list[int]], count: int) -> None:
-        """``texts`` yields the tokens of each of ``count`` texts, or raises ``RunnerFailed``."""
+    def __init__(self, request_id: int, texts: Iterator[TextTokens], count: int) -> None:
+        """``texts`` yields each of ``count`` texts, or raises ``RunnerFailed``."""
         self.id = request_id
         self.ended = False
         self._texts = texts
-        self._ready: deque[list[int]] = deque()
+        self._ready: deque[TextTokens] = deque()
         self._untaken = count
         self._unanswered = count
 
-    def peek(self, ahead: int = 0) -> list[int] | None:
-        """The tokens of the next text but ``ahead``, made now if they are not yet; ``None``: there
-        is none."""
+    def peek(self, ahead: int = 0) -> TextTokens | None:
+        """The next text but ``ahead``, tokenized now if it is not yet; ``None``: there is none."""
         while len(self._ready) <= ahead < self._untaken:
             self._ready.append(next(self._texts))
         return self._ready[ahead] if ahead < self._untaken else None
@@ -59,6 +59,7 @@ class Text:
 
     request: TextRequest
     tokens: list[int]
+    cut: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +134,12 @@ class EmbeddingLine:
         turns = deque((request, 0) for request in self._waiting)
         while turns and texts > 0 and room > 0:
             request, ahead = turns.popleft()
-            tokens = self._peek(request, ahead)
-            if tokens is not None:
-                texts, room = texts - 1, room - len(tokens)
+            text = self._peek(request, ahead)
+            if text is not None:
+                texts, room = texts - 1, room - len(text.tokens)
                 turns.append((request, ahead + 1))
 
-    def _peek(self, request: TextRequest, ahead: int = 0) -> list[int] | None:
+    def _peek(self, request: TextRequest, ahead: int = 0) -> TextTokens | None:
         """``None``: there is no such text, or it cannot be tokenized and its request has ended."""
         try:
             return request.peek(ahead)
@@ -153,13 +154,13 @@ class EmbeddingLine:
         room = limits.batch_tokens
         while self._waiting and len(texts) < limits.slots and not self._closing:
             request = self._waiting[0]
-            tokens = self._peek(request)
-            if tokens is None:
+            text = self._peek(request)
+            if text is None:
                 continue
-            if texts and len(tokens) > room:
+            if texts and len(text.tokens) > room:
                 break
-            texts.append(Text(request, tokens))
-            room -= len(tokens)
+            texts.append(Text(request, text.tokens, text.cut))
+            room -= len(text.tokens)
             self._waiting.popleft()
             if request.take():
                 self._waiting.append(request)
@@ -204,10 +205,12 @@ class EmbeddingLine:
             zip(flight.texts, outcomes, strict=True), key=lambda pair: pair[0].request.id
         )
         for _, share in groupby(found, key=lambda pair: pair[0].request.id):
-            texts, vectors = zip(*share, strict=True)
-            self._answer(texts[0].request, vectors, sum(len(text.tokens) for text in texts))
+            texts, answers = zip(*share, strict=True)
+            self._answer(texts[0].request, texts, answers)
 
-    def _answer(self, request: TextRequest, outcomes: tuple[Outcome, ...], tokens: int) -> None:
+    def _answer(
+        self, request: TextRequest, texts: Sequence[Text], outcomes: Sequence[Outcome]
+    ) -> None:
         if request.ended:
             return
         vectors = [outcome for outcome in outcomes if isinstance(outcome, bytes)]
@@ -216,7 +219,8 @@ class EmbeddingLine:
                 self._fail(request, outcome)
                 return
         done = request.answered(len(vectors))
-        self._send(Embedded(request.id, vectors, tokens, done))
+        tokens, cut = sum(len(text.tokens) for text in texts), sum(text.cut for text in texts)
+        self._send(Embedded(request.id, vectors, tokens, done, cut))
         if done:
             del self._requests[request.id]
 

@@ -45,6 +45,15 @@ class TextFacts:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class TextTokens:
+    """A text as the engine gets it."""
+
+    tokens: list[int]
+    cut: int = 0
+    """Tokens that were cut to make it fit."""
+
+
 class TextTokenizer:
     """The rules of /api/embed (contract §1), and pairs of a query and a document."""
 
@@ -55,53 +64,54 @@ class TextTokenizer:
         self._longest = longest
         self._front, self._back = self._around()
 
-    def texts(self, request: Embed) -> Iterator[list[int]]:
+    def texts(self, request: Embed) -> Iterator[TextTokens]:
         """Tokens of each input, made when asked for. Raises ``RunnerFailed`` for one that does not
         fit."""
         for text in self.admitted(request):
             yield self._fitting(text, request)
 
-    def admitted(self, request: Embed) -> Iterator[list[int]]:
+    def admitted(self, request: Embed) -> Iterator[TextTokens]:
         """Tokens of each input, as far as the context lets it through, without what a model wants
         around a text. Raises ``RunnerFailed``."""
         for text in request.inputs:
             tokens = self._encode(text)
             if request.truncate is None:
-                yield tokens
+                yield TextTokens(tokens)
                 continue
             cut = self._cut(tokens, request.context)
             if len(cut) < len(tokens) and not request.truncate:
                 raise RunnerFailed(TOO_LONG, status=400)
-            yield cut
+            yield TextTokens(cut, len(tokens) - len(cut))
 
-    def pairs(self, request: Rank) -> Iterator[list[int]]:
+    def pairs(self, request: Rank) -> Iterator[TextTokens]:
         """Tokens of the query with each document. Raises ``RunnerFailed`` as ``texts``."""
         for document in request.documents:
             tokens = self._pair(request.query, document)
-            over = len(tokens) - self._longest
-            if over > 0 and request.truncate:
+            over = max(0, len(tokens) - self._longest)
+            if over and request.truncate:
                 tokens = self._pair(request.query, self._shortened(document, over))
             if not 0 < len(tokens) <= self._longest:
                 raise RunnerFailed(TOO_LONG if tokens else EMPTY, status=400)
-            yield tokens
+            yield TextTokens(tokens, over)
 
     # ---------------------------------------------------------------------------------- one text
 
-    def _fitting(self, text: list[int], request: Embed) -> list[int]:
+    def _fitting(self, text: TextTokens, request: Embed) -> TextTokens:
         """What the engine gets; what it would not take is cut once more, as Ollama does when its
         runner refuses a text."""
-        tokens = self._whole(text)
+        tokens = self._whole(text.tokens)
         if 0 < len(tokens) <= self._longest:
-            return tokens
+            return TextTokens(tokens, text.cut)
         if not request.truncate:
             raise RunnerFailed(TOO_LONG if tokens else EMPTY, status=400)
-        cut = self._cut(text, min(request.context, request.batch or request.context))
-        if len(cut) == len(text):
+        cut = self._cut(text.tokens, min(request.context, request.batch or request.context))
+        less = len(text.tokens) - len(cut)
+        if not less:
             raise RunnerFailed(CANNOT_BE_CUT, status=400)
         tokens = self._whole(cut)
         if len(tokens) > self._longest:
             raise RunnerFailed(TOO_LONG, status=400)
-        return tokens
+        return TextTokens(tokens, text.cut + less)
 
     def _cut(self, text: list[int], limit: int) -> list[int]:
         """``text`` as far as it fits with a BOS and an EOS, which count whether the model wants

@@ -98,10 +98,12 @@ class Reply(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """What a request's texts gave, in order; ``tokens`` is what they took together."""
+    """What a request's texts gave, in order."""
 
     vectors: list[array[float]]
     tokens: int
+    """Of all texts, as they were computed."""
+    truncated_tokens: int
 
 
 class EmbeddedReply(Reply[Vectors]):
@@ -110,10 +112,11 @@ class EmbeddedReply(Reply[Vectors]):
     def __init__(self) -> None:
         super().__init__()
         self._vectors: list[array[float]] = []
-        self._tokens = 0
+        self._tokens = self._truncated = 0
 
     def add(self, step: Embedded) -> None:
         self._vectors += [array("f", vector) for vector in step.vectors]
         self._tokens += step.tokens
+        self._truncated += step.truncated_tokens
         if step.done:
-            self.end(Vectors(self._vectors, self._tokens))
+            self.end(Vectors(self._vectors, self._tokens, self._truncated))

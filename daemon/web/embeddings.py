@@ -29,6 +29,7 @@ class Embedded:
 
     vectors: Sequence[Sequence[float]] = ()
     tokens: int = 0
+    truncated: int = 0
     load_ns: int = 0
 
     def finished(self, dimensions: int) -> list[list[float]]:
@@ -54,7 +55,7 @@ async def embed(request: web.Request) -> web.Response:
         return goencode.encode(reply)
 
     # Thousands of numbers to print: other streams go on meanwhile.
-    return json_reply(await asyncio.to_thread(encode))
+    return json_reply(await asyncio.to_thread(encode), truncated=found.truncated)
 
 
 async def compute(service: Service, body: EmbedRequest) -> Embedded:
@@ -71,7 +72,7 @@ async def compute(service: Service, body: EmbedRequest) -> Embedded:
             return Embedded()
         truncate = body.truncate is not False
         found = await lease.embed(_fitting(inputs, truncate, model, chosen, lease.context))
-        return Embedded(found.vectors, found.tokens, lease.load_ns)
+        return Embedded(found.vectors, found.tokens, found.truncated_tokens, lease.load_ns)
 
 
 async def embeddings(request: web.Request) -> web.Response:

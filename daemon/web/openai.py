@@ -13,7 +13,7 @@ from lhama.daemon.protocol import goencode, types
 from lhama.daemon.protocol.openai import reading
 from lhama.daemon.protocol.openai.chat import ChatCompletionAnswer
 from lhama.daemon.protocol.openai.completions import CompletionAnswer
-from lhama.daemon.protocol.openai.embeddings import embedding_list
+from lhama.daemon.protocol.openai.embeddings import TextUsage, embedding_list
 from lhama.daemon.protocol.openai.replies import Model, ModelList
 from lhama.daemon.protocol.openai.requests import (
     ChatCompletionRequest,
@@ -69,17 +69,20 @@ async def embeddings(request: web.Request) -> web.Response:
 
     def encode() -> bytes:
         vectors = found.finished(asked.dimensions)
-        return embedding_list(asked.model, vectors, found.tokens, asked.encoding_format)
+        usage = TextUsage(found.tokens, found.tokens, found.truncated)
+        return embedding_list(asked.model, vectors, usage, asked.encoding_format)
 
-    return json_reply(await asyncio.to_thread(encode), content_type=BARE_JSON)
+    body = await asyncio.to_thread(encode)
+    return json_reply(body, content_type=BARE_JSON, truncated=found.truncated)
 
 
 async def rerank(request: web.Request) -> web.Response:
     asked = await _read(request, RerankRequest)
     ranking = reading.ranking(asked)
     found = await rank(request.app[SERVICE], asked.model, ranking)
-    body = ranking_list(asked.model, found.results, found.tokens)
-    return json_reply(body, content_type=BARE_JSON)
+    usage = TextUsage(found.tokens, found.tokens, found.truncated)
+    body = ranking_list(asked.model, found.results, usage)
+    return json_reply(body, content_type=BARE_JSON, truncated=found.truncated)
 
 
 async def models(request: web.Request) -> web.Response:

@@ -12,15 +12,11 @@ from lhama.daemon.errors import LhamaError
 from lhama.daemon.protocol.answer import Answer
 from lhama.daemon.web.dialects import DIALECT
 from lhama.daemon.web.generation import Generation
-from lhama.daemon.web.replies import error_text, json_reply
+from lhama.daemon.web.replies import error_text, json_reply, truncation
 from lhama.daemon.web.streaming import BodyStream
 from lhama.daemon.wire.messages import Delta, Done, Rendered
 
 log = structlog.get_logger(__name__)
-
-
-TRUNCATED = "Lhama-Truncated-Tokens"
-"""Header of an answer to a prompt that did not fit: how many of its tokens were cut."""
 
 
 class Outgoing:
@@ -82,7 +78,7 @@ def _truncated(deltas: list[Delta]) -> dict[str, str]:
     """The header that says that the prompt was cut, known with an answer's first delta."""
     first = deltas[0]
     count = first.truncated_tokens or (first.done.truncated_tokens if first.done else 0)
-    return {TRUNCATED: str(count)} if count else {}
+    return truncation(count)
 
 
 def foreseen(error: Exception, request: web.Request) -> LhamaError:

@@ -15,11 +15,21 @@ BARE_JSON = "application/json"
 """Of errors of a stream before its first line, and of progress in one piece."""
 NDJSON = "application/x-ndjson"
 
+TRUNCATED = "Lhama-Truncated-Tokens"
+"""Header that says how much of a prompt or text was cut to make it fit."""
 
-def json_reply(body: Any, *, status: int = 200, content_type: str = JSON) -> web.Response:
-    """A reply struct (or ready bytes) as JSON, without a newline."""
+
+def json_reply(
+    body: Any, *, status: int = 200, content_type: str = JSON, truncated: int = 0
+) -> web.Response:
+    """A reply struct (or ready bytes) as JSON, without a newline. ``truncated``: tokens cut."""
     encoded = body if isinstance(body, bytes) else goencode.encode(body)
-    return web.Response(body=encoded, status=status, headers={"Content-Type": content_type})
+    headers = {"Content-Type": content_type, **truncation(truncated)}
+    return web.Response(body=encoded, status=status, headers=headers)
+
+
+def truncation(tokens: int) -> dict[str, str]:
+    return {TRUNCATED: str(tokens)} if tokens else {}
 
 
 def error_reply(error: LhamaError, *, content_type: str = JSON) -> web.Response:

@@ -24,6 +24,7 @@ class Ranked:
 
     results: list[RankResult]
     tokens: int = 0
+    truncated: int = 0
     load_ns: int = 0
 
 
@@ -50,7 +51,8 @@ async def rerank(request: web.Request) -> web.Response:
             total_duration=max(time.monotonic_ns() - began, 1),
             load_duration=max(found.load_ns, 1),
             prompt_eval_count=found.tokens,
-        )
+        ),
+        truncated=found.truncated,
     )
 
 
@@ -73,4 +75,5 @@ async def rank(
         if not ranking.documents:
             return Ranked([])
         found = await lease.embed(Rank(0, ranking.query, ranking.documents, truncate))
-        return Ranked(ranking.results(found.vectors), found.tokens, lease.load_ns)
+        results = ranking.results(found.vectors)
+        return Ranked(results, found.tokens, found.truncated_tokens, lease.load_ns)

@@ -252,6 +252,8 @@ class Embedded(msgspec.Struct, tag="embedded"):
     """Float32, as ``EmbedHandle.result`` gives them."""
     tokens: int
     done: bool
+    truncated_tokens: int = 0
+    """Cut of these texts to make them fit."""
 
 
 class Pong(msgspec.Struct, tag="pong"):

@@ -99,6 +99,18 @@ async def test_long_texts_are_cut_with_room_for_a_bos_and_an_eos(
     assert cut["embeddings"] == whole["embeddings"]
 
 
+async def test_a_header_says_what_was_cut(server: Server, embedder: str) -> None:
+    """Which Ollama does not."""
+    options = {"num_ctx": 12}
+    reply = await embed(server, input=["abcdefghijklmnop", "a", "abcdefghijk"], options=options)
+    assert reply.header("lhama-truncated-tokens") == "7"
+    assert (await embed(server, input="a")).header("lhama-truncated-tokens") is None
+    long = "a" * 3000
+    v1 = await server.ask("POST /v1/embeddings", {"model": "emb", "input": long})
+    assert v1.json()["usage"]["truncated_tokens"] == int(v1.header("lhama-truncated-tokens") or 0)
+    assert v1.json()["usage"]["prompt_tokens"] < 3000
+
+
 async def test_or_refused(server: Server, embedder: str) -> None:
     options = {"num_ctx": 12}
     asked = {"options": options, "truncate": False}

@@ -12,7 +12,7 @@ from lhama_testing_events import events, streamed
 
 from lhama.daemon.protocol.openai.chat import ChatCompletionAnswer
 from lhama.daemon.protocol.openai.completions import CompletionAnswer
-from lhama.daemon.protocol.openai.embeddings import embedding_list
+from lhama.daemon.protocol.openai.embeddings import TextUsage, embedding_list
 from lhama.daemon.protocol.openai.requests import (
     ChatCompletionRequest,
     CompletionRequest,
@@ -194,8 +194,8 @@ def test_a_whole_completion_of_text() -> None:
 
 def test_vectors_as_numbers_and_as_base64_are_the_same() -> None:
     vectors = [[0.1, -2.0], [3.0, 1e-9]]
-    numbers = json.loads(embedding_list("m", vectors, 5, ""))
-    packed = json.loads(embedding_list("m", vectors, 5, "BASE64"))
+    numbers = json.loads(embedding_list("m", vectors, TextUsage(5, 5), ""))
+    packed = json.loads(embedding_list("m", vectors, TextUsage(5, 5), "BASE64"))
     for one, other in zip(numbers["data"], packed["data"], strict=True):
         floats = struct.unpack("<2f", base64.b64decode(other["embedding"]))
         assert list(floats) == [

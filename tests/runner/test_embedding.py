@@ -13,6 +13,7 @@ from lhama.backends.reference.engine import TEXTS, ReferenceEngine
 from lhama.backends.reference.model import Behaviour
 from lhama.daemon.runner.embedding import EmbeddingLine, TextRequest
 from lhama.daemon.runner.pipeline import Cancelled
+from lhama.daemon.runner.texts import TextTokens
 from lhama.daemon.wire.messages import Embedded, Failed, FromRunner
 from lhama.plugins.backend import LoadOptions
 
@@ -24,6 +25,7 @@ class Received:
     vectors: list[bytes] = field(default_factory=list)
     frames: int = 0
     tokens: int = 0
+    truncated: int = 0
     error: str = ""
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -54,7 +56,7 @@ class Line:
 
     def submit(self, request_id: int, *texts: list[int]) -> Received:
         received = self.received[request_id] = Received()
-        self.line.inbox.put(TextRequest(request_id, iter(texts), len(texts)))
+        self.line.inbox.put(TextRequest(request_id, map(TextTokens, texts), len(texts)))
         return received
 
     def close(self) -> None:
@@ -75,6 +77,7 @@ class Line:
         received.vectors += message.vectors
         received.frames += 1
         received.tokens += message.tokens
+        received.truncated += message.truncated_tokens
         if message.done:
             received.ended.set()
 
@@ -106,6 +109,15 @@ def test_each_request_gets_its_own_vectors_in_order(line: Line) -> None:
         assert request.tokens == sum(map(len, texts))
         assert len(array("f", request.vectors[0])) == 8
     alone.close()
+
+
+def test_what_was_cut_is_counted(line: Line) -> None:
+    received = line.received[1] = Received()
+    texts = [TextTokens(text(1, i), cut=i) for i in range(20)]
+    line.line.inbox.put(TextRequest(1, iter(texts), len(texts)))
+    line.start()
+    done(received)
+    assert received.truncated == sum(range(20))
 
 
 def test_the_sequential_twin_gives_the_same() -> None:
@@ -184,11 +196,11 @@ def test_a_step_computes_while_the_next_is_tokenized() -> None:
 
     line.engine.embed = started  # type: ignore[method-assign,assignment]
 
-    def texts() -> Iterator[list[int]]:
-        yield text(1, 0, 64)  # fills a step
-        yield text(1, 1, 64)  # looked at to see that the step is full
+    def texts() -> Iterator[TextTokens]:
+        yield TextTokens(text(1, 0, 64))  # fills a step
+        yield TextTokens(text(1, 1, 64))  # looked at to see that the step is full
         assert computing.wait(10)
-        yield text(1, 2)
+        yield TextTokens(text(1, 2))
 
     received = line.received[1] = Received()
     line.line.inbox.put(TextRequest(1, texts(), 3))
@@ -248,8 +260,8 @@ def test_a_step_that_fails_once_is_computed_again() -> None:
 
 
 def test_a_text_that_cannot_be_tokenized_ends_its_request_alone(line: Line) -> None:
-    def broken() -> Iterator[list[int]]:
-        yield text(1, 0)
+    def broken() -> Iterator[TextTokens]:
+        yield TextTokens(text(1, 0))
         raise ValueError("no such text")
 
     bad = line.received[1] = Received()

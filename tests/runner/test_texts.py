@@ -6,7 +6,7 @@ import pytest
 
 from lhama.daemon.errors import RunnerFailed
 from lhama.daemon.runner import texts
-from lhama.daemon.runner.texts import TextFacts, TextTokenizer
+from lhama.daemon.runner.texts import TextFacts, TextTokenizer, TextTokens
 from lhama.daemon.wire.messages import Embed, Rank
 
 BOS, EOS, SEPARATOR = 1, 2, 3
@@ -44,8 +44,10 @@ def embedded(
     around: bool = True,
 ) -> list[int]:
     tokenizer = TextTokenizer(Letters(around=around), FACTS, longest)
-    [tokens] = tokenizer.texts(Embed(1, [text], truncate, context, batch))
-    return tokens
+    [found] = tokenizer.texts(Embed(1, [text], truncate, context, batch))
+    added = 2 if around else 0
+    assert len(found.tokens) - added + found.cut == len(text), "nothing is lost unseen"
+    return found.tokens
 
 
 def refused(text: str, **how: int | bool | None) -> str:
@@ -105,7 +107,7 @@ def test_the_older_route_passes_texts_on_as_they_are() -> None:
 def test_texts_are_looked_at_when_they_are_asked_for() -> None:
     tokenizer = TextTokenizer(Letters(), FACTS, 10)
     found = tokenizer.texts(Embed(1, ["a", "123456789"], False, 10))
-    assert next(found) == [BOS, 97, EOS]
+    assert next(found) == TextTokens([BOS, 97, EOS])
     with pytest.raises(RunnerFailed):
         next(found)
 
@@ -117,7 +119,7 @@ def pairs(
     query: str, *documents: str, facts: TextFacts = FACTS, longest: int = 12, truncate: bool = True
 ) -> list[list[int]]:
     tokenizer = TextTokenizer(Letters(), facts, longest)
-    return list(tokenizer.pairs(Rank(1, query, list(documents), truncate)))
+    return [pair.tokens for pair in tokenizer.pairs(Rank(1, query, list(documents), truncate))]
 
 
 def test_a_query_and_a_document_are_closed_each() -> None:
@@ -128,6 +130,12 @@ def test_a_query_and_a_document_are_closed_each() -> None:
 
 def test_special_tokens_in_a_document_are_text() -> None:
     assert pairs("<", ">") == [[BOS, ord("<"), EOS, ord(">"), EOS]]
+
+
+def test_what_is_cut_of_a_document_is_counted() -> None:
+    tokenizer = TextTokenizer(Letters(), FACTS, 12)
+    found = tokenizer.pairs(Rank(1, "qq", ["123456789", "1"]))
+    assert [pair.cut for pair in found] == [2, 0]
 
 
 def test_long_documents_are_cut_or_refused() -> None:

@@ -17,25 +17,26 @@ class Embedding(msgspec.Struct):
     index: int
 
 
-class EmbeddingUsage(msgspec.Struct):
+class TextUsage(msgspec.Struct, omit_defaults=True):
     prompt_tokens: int
     total_tokens: int
+    truncated_tokens: int = 0
+    """Tokens of the texts that were cut to make them fit. Not OpenAI's; absent where none was."""
 
 
 class EmbeddingList(msgspec.Struct):
     object: str
     data: list[Embedding]
     model: str
-    usage: EmbeddingUsage
+    usage: TextUsage
 
 
 def embedding_list(
-    model: str, vectors: Sequence[Sequence[float]], tokens: int, encoding_format: str
+    model: str, vectors: Sequence[Sequence[float]], usage: TextUsage, encoding_format: str
 ) -> bytes:
     """Vectors as lists of numbers or, smaller and exact, as base64 of little-endian float32."""
     encode = _base64 if encoding_format.lower() == "base64" else goencode.float32_list
     data = [Embedding("embedding", encode(v), index) for index, v in enumerate(vectors)]
-    usage = EmbeddingUsage(tokens, tokens)
     return goencode.encode(EmbeddingList("list", data, model, usage)) + b"\n"
 
 

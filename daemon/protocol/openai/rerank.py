@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from lhama.daemon.protocol import goencode
-from lhama.daemon.protocol.openai.embeddings import EmbeddingUsage
+from lhama.daemon.protocol.openai.embeddings import TextUsage
 from lhama.daemon.protocol.rerank import RankResult
 
 
@@ -13,10 +13,9 @@ class RankingList(msgspec.Struct):
     object: str
     results: list[RankResult]
     model: str
-    usage: EmbeddingUsage
+    usage: TextUsage
 
 
-def ranking_list(model: str, results: list[RankResult], tokens: int) -> bytes:
+def ranking_list(model: str, results: list[RankResult], usage: TextUsage) -> bytes:
     """Documents by their relevance, as llama-server and Jina write them."""
-    body = RankingList("list", results, model, EmbeddingUsage(tokens, tokens))
-    return goencode.encode(body) + b"\n"
+    return goencode.encode(RankingList("list", results, model, usage)) + b"\n"
