@@ -33,6 +33,8 @@ class Vocabulary:
     """Of SentencePiece; the higher, the sooner a token is merged."""
     space_prefix: bool | None = None
     """Whether a text gets a space in front; ``None`` leaves it to the reader."""
+    special: dict[str, int] = field(default_factory=dict)
+    """Ids that the vocabulary itself names, by ``bos``, ``eos`` …; the configs' go first."""
 
     def fit(self, size: int) -> None:
         """As many tokens as the embedding has rows: unused ones added, useless ones dropped."""
@@ -64,7 +66,17 @@ class Vocabulary:
         if merges and not special.merges:
             raise UnsupportedModel("tokenizer.json has no merges")
         _name_special_tokens(special, folder, self.tokens)
+        special.special_token_ids = self.special | special.special_token_ids
+        template = folder / "chat_template.jinja"
+        if special.chat_template is None and template.is_file():
+            special.chat_template = template.read_text("utf-8", "replace")
         special.add_to_gguf(writer, quiet=True)
+        ends = jsonfile.read_optional(folder / "generation_config.json").get("eos_token_id")
+        for index in ends if isinstance(ends, list) else []:
+            # The end of a turn, where that is not the end of the text.
+            if index != special.special_token_ids.get("eos") and index in range(len(self.tokens)):
+                writer.add_eot_token_id(index)
+                break
 
 
 def read(folder: Path) -> Vocabulary:
@@ -82,6 +94,8 @@ def read(folder: Path) -> Vocabulary:
     vocabulary = Vocabulary("gpt2", pretokenizers.detect(tokenizer))
     _fill(vocabulary, _ids(model.get("vocab"), "tokenizer.json"), TokenType.NORMAL)
     _add(vocabulary, _added(tokenizer))
+    prefix = jsonfile.read_optional(folder / "tokenizer_config.json").get("add_prefix_space")
+    vocabulary.space_prefix = prefix if isinstance(prefix, bool) else None
     return vocabulary
 
 
@@ -139,6 +153,13 @@ def _sentencepiece(folder: Path) -> Vocabulary:
             else TokenType.NORMAL
         )
         vocabulary.set(index, pieces.id_to_piece(index), kind, pieces.get_score(index))
+    named = {
+        "bos": pieces.bos_id(),
+        "eos": pieces.eos_id(),
+        "unk": pieces.unk_id(),
+        "pad": pieces.pad_id(),
+    }
+    vocabulary.special = {kind: index for kind, index in named.items() if index >= 0}
     added = jsonfile.read_optional(folder / "added_tokens.json")
     _add(vocabulary, [(i, text, False) for text, i in _ids(added, "added_tokens.json").items()])
     _add(vocabulary, _added_by_config(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lhama.backends.llamacpp.library import L, log
 class Oracle:
     """One model and one context, float32 cache, no flash attention, one sequence."""
 
-    def __init__(self, path: Path, context: int) -> None:
+    def __init__(self, path: Path, context: int, adapter: Path | None = None) -> None:
         log()  # keeps llama.cpp's messages off the terminal
         model = L.llama_model_default_params()
         self._model: Any = L.llama_model_load_from_file(str(path).encode(), model)
@@ -26,6 +27,12 @@ class Oracle:
         params.flash_attn_type = 0
         params.n_threads = params.n_threads_batch = 2
         self._context: Any = L.llama_init_from_model(self._model, params)
+        if adapter is not None:
+            lora = L.llama_adapter_lora_init(self._model, str(adapter).encode())
+            assert lora, f"llama.cpp refuses {adapter}"
+            pointers = (L.llama_adapter_lora_p_ctypes * 1)(lora)
+            scales = (ctypes.c_float * 1)(1.0)
+            assert L.llama_set_adapters_lora(self._context, pointers, 1, scales) == 0
         self._size = context
         self._vocab = L.llama_vocab_n_tokens(L.llama_model_get_vocab(self._model))
 

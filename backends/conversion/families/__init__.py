@@ -5,9 +5,15 @@ from __future__ import annotations
 from lhama.backends.conversion.config import Config
 from lhama.backends.conversion.families.bert import Bert
 from lhama.backends.conversion.families.family import Family
+from lhama.backends.conversion.families.gemma3 import Gemma3
+from lhama.backends.conversion.families.llama import Llama
 from lhama.plugins.backend import UnsupportedModel
 
 _FAMILIES: dict[str, type[Family]] = {
+    "LlamaForCausalLM": Llama,
+    "MistralForCausalLM": Llama,
+    "Gemma3ForCausalLM": Gemma3,
+    "Gemma3ForConditionalGeneration": Gemma3,
     "BertModel": Bert,
     "BertForMaskedLM": Bert,
 }
@@ -20,6 +26,5 @@ def find(config: Config) -> Family:
     if not names:
         raise UnsupportedModel("unknown architecture")
     if names[0] not in _FAMILIES:
-        known = ", ".join(_FAMILIES)
-        raise UnsupportedModel(f'unsupported architecture "{names[0]}" (known: {known})')
+        raise UnsupportedModel(f'unsupported architecture "{names[0]}"')  # as Ollama has it
     return _FAMILIES[names[0]](config)
