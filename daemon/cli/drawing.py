@@ -12,7 +12,8 @@ MARGIN = 90
 SHOWN = 8
 """Steps that a picture has room for."""
 
-_ROWS = {"prepare": 60, "enqueue": 60, "commit": 60, "emit": 60, "compute": 110}
+_CORE, _DEVICE, _LANE = 60, 106, 34
+"""Where the core's row and the device's begin, and how far its lanes, one a group, are apart."""
 _HEIGHT = 28
 _STYLE = """<style>
     .page { fill: #ffffff } .text { fill: #24292f } .faint { fill: #57606a }
@@ -24,13 +25,15 @@ _STYLE = """<style>
 def assembly_line(timeline: Timeline, title: str) -> str:
     """The last steps: what the core does above, the device's work below it."""
     last = max(bar.step for bar in timeline.bars)
-    bars = [b for b in timeline.bars if b.step > last - SHOWN and b.kind in _ROWS]
+    bars = [b for b in timeline.bars if b.step > last - SHOWN and b.kind != "wait"]
+    lanes = 1 + max(bar.group for bar in bars)
+    below = _DEVICE + _LANE * lanes + 16
     begin, end = min(bar.start for bar in bars), max(bar.end for bar in bars)
     scale = (WIDTH - MARGIN - 20) / max(end - begin, 1)
 
     def box(bar: Bar) -> str:
         x, width = MARGIN + (bar.start - begin) * scale, (bar.end - bar.start) * scale
-        y = _ROWS[bar.kind]
+        y = _DEVICE + _LANE * bar.group if bar.kind == "compute" else _CORE
         words = f"{bar.kind} {bar.step}: {(bar.end - bar.start) / 1e3:.0f} µs, {bar.rows} rows"
         label = ""
         if bar.kind in ("compute", "prepare") and width > 30:
@@ -43,18 +46,18 @@ def assembly_line(timeline: Timeline, title: str) -> str:
     milliseconds = (end - begin) / 1e6
     share = f"{100 * timeline.gap_share:.1f} % of the time the device had nothing to do"
     legend = [
-        f'<rect class="{kind}" x="{MARGIN + 110 * n}" y="160" width="14" height="14" rx="2"/>'
-        + _text(MARGIN + 20 + 110 * n, 172, kind, "faint")
+        f'<rect class="{kind}" x="{MARGIN + 110 * n}" y="{below}" width="14" height="14" '
+        f'rx="2"/>' + _text(MARGIN + 20 + 110 * n, below + 12, kind, "faint")
         for n, kind in enumerate(("prepare", "enqueue", "compute", "commit", "emit"))
     ]
     heading = f"{title}: {SHOWN} steps in {milliseconds:.2f} ms; {share}"
     return _page(
-        200,
+        below + 36,
         heading,
         [
             _text(20, 34, heading, "text"),
-            _text(20, 79, "core", "faint"),
-            _text(20, 129, "device", "faint"),
+            _text(20, _CORE + 19, "core", "faint"),
+            _text(20, _DEVICE + 19, "device", "faint"),
             *map(box, bars),
             *legend,
         ],

@@ -21,6 +21,7 @@ class Bar:
     end: int
     rows: int
     tokens: int
+    group: int
 
 
 @dataclass(frozen=True)
@@ -35,29 +36,29 @@ class Timeline:
     def of(cls, spans: Sequence[StepSpan]) -> Timeline:
         """``spans`` as the runner sent them.
 
-        The device works on a step from its enqueuing, or from the end of the step before if that is
-        later: it takes them in order. Emitting step N begins when N+1 is under way.
+        The device works on a step from its enqueuing, or from the end of the group's step before if
+        that is later: it takes them in order. Emitting step N begins when N+1 is under way.
         """
         zero = spans[0].times[0]
         bars: list[Bar] = []
-        free = 0
+        free: dict[int, int] = {}
         for span, following in zip(spans, [*spans[1:], None], strict=True):
             prepare, prepared, enqueue, enqueued, wait, ready, committed, emitted = span.times
-            busy = max(free, enqueue)
-            free = busy + span.device_ns
+            busy = max(free.get(span.group, 0), enqueue)
+            free[span.group] = busy + span.device_ns
             spoken = committed
             if following is not None and following.step == span.step + 1:
                 spoken = max(committed, min(following.times[3], emitted))
             pieces: tuple[tuple[Kind, int, int], ...] = (
                 ("prepare", prepare, prepared),
                 ("enqueue", enqueue, enqueued),
-                ("compute", busy, free),
+                ("compute", busy, free[span.group]),
                 ("wait", wait, ready),
                 ("commit", ready, committed),
                 ("emit", spoken, emitted),
             )
             bars += [
-                Bar(kind, span.step, start - zero, end - zero, span.rows, span.tokens)
+                Bar(kind, span.step, start - zero, end - zero, span.rows, span.tokens, span.group)
                 for kind, start, end in pieces
                 if end > start
             ]

@@ -21,6 +21,7 @@ class Span:
     rows: int
     tokens: int
     prompt_tokens: int
+    group: int
     prepare: int
     """The plan is begun."""
     prepared: int = 0
@@ -55,7 +56,7 @@ class Spans:
             count = len(row.tokens)
             tokens += count or 1
             prompts += count if count > 1 else 0
-        span = Span(plan.step, len(plan.rows), tokens, prompts, began)
+        span = Span(plan.step, len(plan.rows), tokens, prompts, plan.group, began)
         self._ring.append(span)
         return span
 
@@ -63,7 +64,7 @@ class Spans:
         """A step's result was read."""
         span.device = result.compute_ns
         span.gap = result.idle_ns if result.idle_ns >= 0 else self._idle_before(span)
-        self._device_end = max(self._device_end, span.enqueue) + span.device
+        self._device_end = min(max(self._device_end, span.enqueue) + span.device, span.ready)
         total = self._counters
         total.steps += 1
         total.rows += span.rows
@@ -106,6 +107,7 @@ class Spans:
                 ],
                 s.device,
                 s.gap,
+                s.group,
             )
             for s in done
         ]

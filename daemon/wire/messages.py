@@ -298,6 +298,7 @@ class StepSpan(msgspec.Struct):
     committed, emitted; 0 where it did not come there."""
     device_ns: int
     gap_ns: int
+    group: int = 0
 
 
 class Observed(msgspec.Struct, tag="observed"):
