@@ -220,16 +220,20 @@ def show(
 def create(
     model: Model,
     file: Annotated[
-        Path, typer.Option("--file", "-f", help="The Modelfile.", show_default=True)
-    ] = Path("Modelfile"),
+        Path | None,
+        typer.Option("--file", "-f", help="The Modelfile; without one, this folder's files."),
+    ] = None,
     quantize: Annotated[
         str, typer.Option("--quantize", "-q", help="Quantize to this type, such as Q4_K_M.")
     ] = "",
+    draft_quantize: Annotated[
+        str, typer.Option("--draft-quantize", help="Quantize the DRAFT model to this type.")
+    ] = "",
 ) -> None:
-    """Create a model from a Modelfile."""
+    """Create a model from a Modelfile, or from a folder."""
     from lhama.daemon.cli import creating
 
-    creating.create(_client(), model, file, quantize)
+    creating.create(_client(), model, file, quantize, draft_quantize)
 
 
 @app.command("import")

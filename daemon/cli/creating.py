@@ -3,54 +3,71 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lhama.daemon import modelfile
-from lhama.daemon.cli import output
+from lhama.daemon.cli import createbody, modelfolder, output
 from lhama.daemon.cli.client import BLOCK, Client, Json
 from lhama.daemon.errors import BadRequest
+from lhama.daemon.modelfile import Command
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_WEIGHTS = (".gguf", ".safetensors", ".bin")
-_FOLDER_PATTERNS = ("*.gguf", "*.safetensors", "*.json", "tokenizer.model")
-"""What is taken of a folder named by FROM."""
+_DEFAULT = Path("Modelfile")
 
 
-def create(client: Client, model: str, file: Path, quantize: str = "") -> None:
-    """Create ``model`` from the Modelfile ``file``; its paths are relative to its folder."""
-    try:
-        source = file.read_bytes()
-    except OSError as error:
-        raise BadRequest(f"cannot read the Modelfile {file}: {error.strerror}") from error
-    commands = modelfile.parse(source)
-    _create(client, model, commands, file.parent, {"quantize": quantize} if quantize else {})
+def create(
+    client: Client, model: str, file: Path | None, quantize: str = "", draft_quantize: str = ""
+) -> None:
+    """Create ``model`` from the Modelfile ``file``; its paths are relative to its folder.
+
+    Without one: from ``Modelfile`` here, or else from the model files in this folder.
+    """
+    path = file or _DEFAULT
+    if file is None and not path.exists():
+        commands: tuple[Command, ...] = (Command("from", "."),)
+    else:
+        try:
+            commands = modelfile.parse(path.read_bytes())
+        except OSError as error:
+            raise BadRequest(f"cannot read the Modelfile {path}: {error.strerror}") from error
+    extra = {"quantize": quantize} if quantize else {}
+    _create(client, model, commands, path.parent, extra, draft_quantize)
 
 
 def import_gguf(client: Client, model: str, path: Path) -> None:
     """Create ``model`` from one GGUF file."""
     if not path.is_file():
         raise BadRequest(f"no such file: {path}")
-    _create(client, model, (modelfile.Command("from", str(path.absolute())),), Path(), {})
+    _create(client, model, (Command("from", str(path.absolute())),), Path(), {})
 
 
 def _create(
-    client: Client, model: str, commands: tuple[modelfile.Command, ...], folder: Path, extra: Json
+    client: Client,
+    model: str,
+    commands: tuple[Command, ...],
+    folder: Path,
+    extra: Json,
+    draft_quantize: str = "",
 ) -> None:
-    with output.progress() as bars:
-
-        def locate(argument: str) -> dict[str, str] | None:
-            found = _files(argument, folder)
-            if found is None:
-                return None
-            return {name: _upload(client, path, bars) for name, path in found.items()}
-
-        request = modelfile.create_request(commands, locate)
-    for warning in request.warnings:
+    made = createbody.create_body(commands, partial(modelfolder.locate, relative_to=folder))
+    if draft_quantize:
+        if "draft_files" not in made.files:
+            raise BadRequest("--draft-quantize requires a DRAFT model")
+        extra = {**extra, "draft_quantize": draft_quantize}
+    for warning in made.warnings:
         output.note(f"warning: {warning}")
-    body = {"model": model, "name": model, **request.body, **extra, "stream": True}
+    with output.progress() as bars:
+        files = {
+            field: {
+                name: _upload(client, path, bars) for path, name in modelfolder.names(paths).items()
+            }
+            for field, paths in made.files.items()
+        }
+    body = {"model": model, "name": model, **made.body, **files, **extra, "stream": True}
     with output.Waiting("creating") as waiting:
         last = ""
         for update in client.stream("/api/create", body):
@@ -64,24 +81,10 @@ def _create(
             last = status
 
 
-def _files(argument: str, folder: Path) -> dict[str, Path] | None:
-    """The files an argument names, by the name sent to the server; ``None``: a model's name."""
-    path = folder / Path(argument).expanduser()
-    if path.is_file():
-        return {path.name: path}
-    if path.is_dir():
-        if found := sorted({file for p in _FOLDER_PATTERNS for file in path.glob(p)}):
-            return {file.name: file for file in found}
-        raise BadRequest(f"no model files in {path}: expected .gguf or .safetensors")
-    if argument.startswith(("/", "./", "../", "~")) or argument.lower().endswith(_WEIGHTS):
-        raise BadRequest(f"no such file: {path}")
-    return None
-
-
 def _upload(client: Client, path: Path, bars: Progress) -> str:
     """Bring a file to the server unless it is there; returns its digest."""
-    size = path.stat().st_size
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             task = bars.add_task(f"reading {path.name}", total=size)
             hasher = hashlib.sha256()

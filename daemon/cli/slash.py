@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lhama.daemon import modelfile
-from lhama.daemon.cli import models, output, showing
+from lhama.daemon.cli import createbody, models, output, showing
 from lhama.daemon.cli.client import Json
 from lhama.daemon.cli.running import read_think
 from lhama.daemon.errors import BadRequest
@@ -123,10 +122,10 @@ def _set_parameter(chat: Chat, rest: str) -> None:
     name, *values = rest.split()
     if not values:
         raise BadRequest("usage: /set parameter NAME VALUE...")
-    if modelfile.PARAMETERS.get(name) == "list":
+    if createbody.PARAMETERS.get(name) == "list":
         chat.parameters[name] = values
     else:
-        chat.parameters[name] = modelfile.read_parameter(name, values[0])
+        chat.parameters[name] = createbody.read_parameter(name, values[0])
     output.say(f"Set parameter '{name}' to '{', '.join(values)}'")
 
 

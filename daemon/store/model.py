@@ -37,6 +37,8 @@ class StoredModel:
     """The model layers' files, absolute; the first is the model, none in a remote stub."""
     projectors: tuple[Path, ...] = ()
     adapters: tuple[Path, ...] = ()
+    drafts: tuple[Path, ...] = ()
+    """Carried along: no backend drafts with them."""
     go_template: str = ""
     """The template layer's text, empty without one."""
     system: str = ""

@@ -195,6 +195,7 @@ def _modelfile(model: StoredModel, system: str, parameters: Mapping[str, Any]) -
         f"FROM {model.weights[0] if model.weights else ''}",
     ]
     lines += [f"ADAPTER {_quoted(str(path))}" for path in model.adapters]
+    lines += [f"DRAFT {_quoted(str(path))}" for path in model.drafts[-1:]]
     lines += [f"FROM {path}" for path in model.projectors]
     lines.append(f"TEMPLATE {_quoted(model.go_template or NO_TEMPLATE)}")
     if system:

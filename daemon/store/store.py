@@ -219,6 +219,7 @@ class Store:
             weights=paths(manifests.MODEL),
             projectors=paths(manifests.PROJECTOR),
             adapters=paths(manifests.ADAPTER),
+            drafts=paths(manifests.DRAFT),
             go_template=text(manifests.TEMPLATE, manifests.PROMPT),
             system=text(manifests.SYSTEM),
             parameters=self._json(manifest.layers_of(manifests.PARAMS), _Parameters) or {},

@@ -151,10 +151,10 @@ def test_version(server: Replay, lhama: Lhama) -> None:
 def test_plugins_names_every_plugin(server: Replay, lhama: Lhama) -> None:
     header, *rows = lhama("plugins", "--no-plugins=llamacpp").out.splitlines()
     assert header.split() == ["NAME", "VERSION", "DEVICES", "TOOLS", "STATE"]
-    states = {row.split()[0]: row.split()[-1] for row in rows[:3]}
+    states = {row.split()[0]: row.split()[-1] for row in rows[:4]}
     assert states["llamacpp"] == "blocked"
     assert states["reference"] == "loaded"
-    assert set(states) == {"llamacpp", "pytorch", "reference"}
+    assert set(states) == {"conversion", "llamacpp", "pytorch", "reference"}
 
 
 # ---------------------------------------------------------------------------- when things fail
@@ -256,7 +256,7 @@ def test_create_uploads_what_is_missing(server: Replay, lhama: Lhama, tmp_path: 
     outcome = lhama("create", "mine", "-f", str(tmp_path / "Modelfile"))
     assert outcome.code == 0
     assert outcome.err.splitlines() == [
-        "warning: parameter 'mirostat' is deprecated and has no effect",
+        "warning: parameter mirostat is deprecated",
         "parsing GGUF",
         "success",
     ]
@@ -288,7 +288,10 @@ def test_create_from_a_model(server: Replay, lhama: Lhama, tmp_path: Path) -> No
     ("text", "message"),
     [
         ("FROM ./gone.gguf", "no such file: "),
-        ("FROM ./empty", "no model files in "),
+        ("FROM ./empty", "no Modelfile or safetensors files found in "),
+        ("FROM ./pickled", "pytorch_model.bin in "),
+        ("FROM ./linked", "insecure path: ../Modelfile"),
+        ("FROM x\nDRAFT ./gone.gguf", "no such file: "),
         ("FORM x", "(line 1): command must be one of"),
         ("FROM x\nPARAMETER bananas 3", "unknown parameter 'bananas'"),
     ],
@@ -296,12 +299,75 @@ def test_create_from_a_model(server: Replay, lhama: Lhama, tmp_path: Path) -> No
 def test_create_says_what_is_wrong(
     server: Replay, lhama: Lhama, tmp_path: Path, text: str, message: str
 ) -> None:
-    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "pickled", "linked"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    (tmp_path / "linked" / "model.safetensors").write_bytes(WEIGHTS)
+    (tmp_path / "linked" / "config.json").symlink_to("../Modelfile")
     (tmp_path / "Modelfile").write_text(text)
     outcome = lhama("create", "mine", "-f", str(tmp_path / "Modelfile"))
     assert outcome.code == 1
     assert message in outcome.err
     assert server.seen == []
+
+
+FOLDER = {
+    "model-00001-of-00002.safetensors": True,
+    "model-00002-of-00002.safetensors": True,
+    "2_Dense/model.safetensors": True,
+    "model.safetensors.index.json": True,
+    "config.json": True,
+    "1_Pooling/config.json": True,
+    "chat_template.jinja": True,
+    "tokenizer.model": True,
+    "vocab.txt": True,
+    "consolidated.safetensors": False,
+    "pytorch_model.bin": False,
+    "extra.gguf": False,
+    "README.md": False,
+    "a/b/config.json": False,
+}
+"""What is taken of a folder with all of this."""
+
+
+def test_create_from_a_folder(server: Replay, lhama: Lhama, tmp_path: Path) -> None:
+    digests = {}
+    for name in FOLDER:
+        path = tmp_path / "model" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+        digests[name] = "sha256:" + hashlib.sha256(name.encode()).hexdigest()
+        server.on(f"HEAD /api/blobs/{digests[name]}", Reply(200))
+    (tmp_path / "Modelfile").write_text("FROM ./model")
+    server.on("POST /api/create", MADE)
+    assert lhama("create", "mine", "-f", str(tmp_path / "Modelfile")).code == 0
+    body = server.requests("POST /api/create")[0].json
+    assert body["files"] == {name: digests[name] for name, taken in FOLDER.items() if taken}
+
+
+def test_create_without_a_modelfile_takes_the_folder(
+    server: Replay, lhama: Lhama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "w.gguf").write_bytes(WEIGHTS)
+    monkeypatch.chdir(tmp_path)
+    server.on(f"HEAD /api/blobs/{DIGEST}", Reply(200))
+    server.on("POST /api/create", MADE)
+    assert lhama("create", "mine").code == 0
+    assert server.requests("POST /api/create")[0].json["files"] == {"w.gguf": DIGEST}
+
+
+def test_create_with_a_draft(server: Replay, lhama: Lhama, tmp_path: Path) -> None:
+    (tmp_path / "w.gguf").write_bytes(WEIGHTS)
+    (tmp_path / "Modelfile").write_text("FROM m\nDRAFT ./w.gguf")
+    server.on(f"HEAD /api/blobs/{DIGEST}", Reply(200))
+    server.on("POST /api/create", MADE)
+    modelfile = str(tmp_path / "Modelfile")
+    assert lhama("create", "mine", "-f", modelfile, "--draft-quantize", "Q8_0").code == 0
+    body = server.requests("POST /api/create")[0].json
+    assert (body["draft_files"], body["draft_quantize"]) == ({"w.gguf": DIGEST}, "Q8_0")
+    (tmp_path / "Modelfile").write_text("FROM m")
+    refused = lhama("create", "mine", "-f", modelfile, "--draft-quantize", "Q8_0")
+    assert refused.err == "Error: --draft-quantize requires a DRAFT model"
 
 
 def test_create_without_a_modelfile(server: Replay, lhama: Lhama, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lhama.daemon.modelfile import Command, ModelfileError, create_request, parse
+from lhama.daemon.cli.createbody import create_body
+from lhama.daemon.modelfile import Command, ModelfileError, parse
 
 ORDER = (
     '"from", "license", "template", "system", "adapter", "draft", "renderer", "parser", '
@@ -63,6 +65,31 @@ GRAMMAR: dict[str, tuple[str | bytes, list[tuple[str, ...]]]] = {
     "utf-8 mark": (codecs.BOM_UTF8 + "FROM é".encode(), [("from", "é")]),
     "utf-16 le": (codecs.BOM_UTF16_LE + "FROM é".encode("utf-16-le"), [("from", "é")]),
     "utf-16 be": (codecs.BOM_UTF16_BE + "FROM é".encode("utf-16-be"), [("from", "é")]),
+    "old line ends": ("FROM foo\rSYSTEM hi\r", [("from", "foo"), ("system", "hi")]),
+    "line ends inside of quotes stay": (
+        'FROM foo\r\nSYSTEM """a  \r\n\tb\r\n"""',
+        [("from", "foo"), ("system", "a  \r\n\tb\r\n")],
+    ),
+    "space before a line's end inside of quotes stays": (
+        'FROM foo\nSYSTEM """a  \n  b  """',
+        [("from", "foo"), ("system", "a  \n  b  ")],
+    ),
+    "a quote that goes on behind its end": (
+        'FROM foo\nSYSTEM "a" b\nc"',
+        [("from", "foo"), ("system", 'a" b\nc')],
+    ),
+    "tabs": ("FROM\tfoo\nPARAMETER\tstop\ta\tb", [("from", "foo"), ("parameter", "stop", "a\tb")]),
+    "what cannot be printed is dropped": (
+        "FROM f\x07o\u00a0o\u200b\n",
+        [("from", "foo")],
+    ),
+    "an empty value": ("FROM \nSYSTEM x", [("from", ""), ("system", "x")]),
+    "a role is no key of the next command": (
+        "FROM foo\nMESSAGE user a\nSYSTEM b",
+        [("from", "foo"), ("message", "user", "a"), ("system", "b")],
+    ),
+    "bytes that are no text": (b"FROM f\xffo", [("from", "f\ufffdo")]),
+    "no statement, many comments": ("#\n# FROM x\n#FROM y\nFROM z", [("from", "z")]),
     "several FROM": ("FROM a\nFROM b", [("from", "a"), ("from", "b")]),
 }
 
@@ -85,16 +112,23 @@ ERRORS = {
         "FROM x\nMESSAGE robot hi",
         '(line 2): message role must be one of "system", "user", or "assistant"',
     ),
-    "open triple quote": (
-        'FROM x\nSYSTEM """hi\n"',
-        "unexpected EOF: the quote opened in line 2 stays open",
+    "role with capitals": (
+        "FROM x\nMESSAGE User hi",
+        '(line 2): message role must be one of "system", "user", or "assistant"',
     ),
-    "open quote": ('FROM "x', "unexpected EOF: the quote opened in line 1 stays open"),
-    "no value": ("FROM", "unexpected EOF: FROM has no value"),
-    "no parameter value": (
-        "FROM x\nPARAMETER top_k",
-        "unexpected EOF: PARAMETER top_k has no value",
+    "two spaces before a role": (
+        "FROM x\nMESSAGE  user hi",
+        '(line 2): message role must be one of "system", "user", or "assistant"',
     ),
+    "open triple quote": ('FROM x\nSYSTEM """hi\n"', "unexpected EOF"),
+    "open quote": ('FROM "x', "unexpected EOF"),
+    "no value": ("FROM", "unexpected EOF"),
+    "no value in a line": ("FROM x\nSYSTEM\nPARSER y", f"(line 3): command must be one of {ORDER}"),
+    "a name with a digit": ("FROM x\nSYST3M y", f"(line 2): command must be one of {ORDER}"),
+    "no parameter value": ("FROM x\nPARAMETER top_k", "unexpected EOF"),
+    "no parameter value in a line": ("FROM x\nPARAMETER top_k\n", "unexpected EOF: top_k"),
+    "an equals sign": ("FROM x\nPARAMETER top_k=5", "unexpected EOF: top_k"),
+    "a role with a colon": ("FROM x\nMESSAGE user: hi", "unexpected EOF: user"),
 }
 
 
@@ -107,17 +141,22 @@ def test_errors(case: str) -> None:
     assert caught.value.status == 400
 
 
-FILES = {"./w.gguf": {"w.gguf": "sha256:1"}, "./p.gguf": {"p.gguf": "sha256:2"}}
+W, P = Path("/w.gguf"), Path("/p.gguf")
+FILES = {"./w.gguf": [W], "./p.gguf": [P]}
 
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "a model": ("FROM smollm2", {"from": "smollm2"}),
     "files add up": (
         "FROM ./w.gguf\nFROM ./p.gguf",
-        {"files": {"w.gguf": "sha256:1", "p.gguf": "sha256:2"}},
+        {"files": [W, P]},
     ),
     "adapter and draft": (
         "FROM base\nADAPTER ./w.gguf\nDRAFT ./p.gguf",
-        {"from": "base", "adapters": {"w.gguf": "sha256:1"}, "draft_files": {"p.gguf": "sha256:2"}},
+        {"from": "base", "adapters": [W], "draft_files": [P]},
+    ),
+    "the last adapter stays": (
+        "FROM base\nADAPTER ./w.gguf\nADAPTER ./p.gguf",
+        {"from": "base", "adapters": [P]},
     ),
     "texts": (
         "FROM m\nTEMPLATE t\nSYSTEM s\nRENDERER r\nPARSER p\nREQUIRES v0.14.0",
@@ -150,9 +189,9 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("case", REQUESTS)
 def test_requests(case: str) -> None:
     source, body = REQUESTS[case]
-    request = create_request(parse(source), FILES.get)
-    assert request.body == body
-    assert request.warnings == ()
+    made = create_body(parse(source), FILES.get)
+    assert {**made.body, **made.files} == body
+    assert made.warnings == []
 
 
 @pytest.mark.parametrize(
@@ -160,6 +199,11 @@ def test_requests(case: str) -> None:
     [
         ("PARAMETER bananas 3", "unknown parameter 'bananas'"),
         ("PARAMETER num_ctx many", "invalid int value [many]"),
+        ("PARAMETER num_ctx 1_000", "invalid int value [1_000]"),
+        ("PARAMETER seed 9223372036854775808", "invalid int value [9223372036854775808]"),
+        ("PARAMETER top_p 1e99", "invalid float value [1e99]"),
+        ("PARAMETER top_p nan", "invalid float value [nan]"),
+        ("PARAMETER  top_k 5", "unknown parameter ''"),
         ("PARAMETER temperature hot", "invalid float value [hot]"),
         ("PARAMETER use_mmap maybe", "invalid bool value [maybe]"),
         ("REQUIRES soon", "requires must be a valid semver (e.g. 0.14.0)"),
@@ -168,14 +212,29 @@ def test_requests(case: str) -> None:
 )
 def test_bad_requests(line: str, message: str) -> None:
     with pytest.raises(ModelfileError) as caught:
-        create_request(parse(f"FROM m\n{line}"), FILES.get)
+        create_body(parse(f"FROM m\n{line}"), FILES.get)
     assert str(caught.value) == message
 
 
 def test_deprecated_parameters_are_left_out_with_a_warning() -> None:
-    request = create_request(parse("FROM m\nPARAMETER mirostat 1"), FILES.get)
-    assert request.body == {"from": "m"}
-    assert request.warnings == ("parameter 'mirostat' is deprecated and has no effect",)
+    made = create_body(parse("FROM m\nPARAMETER mirostat 1"), FILES.get)
+    assert made.body == {"from": "m"}
+    assert made.warnings == ["parameter mirostat is deprecated"]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("0.1", 0.1), ("0.123456789", 0.12345679), ("1e-7", 1e-7), ("3", 3.0)]
+)
+def test_numbers_are_those_of_32_bits(text: str, number: float) -> None:
+    made = create_body(parse(f"FROM m\nPARAMETER temperature {text}"), FILES.get)
+    assert made.body["parameters"] == {"temperature": number}
+
+
+def test_a_draft_is_not_the_model_itself() -> None:
+    with pytest.raises(
+        ModelfileError, match="DRAFT must not reference the same local path as FROM"
+    ):
+        create_body(parse("FROM ./w.gguf\nDRAFT ./w.gguf"), FILES.get)
 
 
 def test_commands_know_their_lines() -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 from lhama_testing_daemon import Daemon, running
+from lhama_testing_models import minilm_folder, tiny_llama
 
 from lhama.backends.reference.model import write
+from lhama.plugins import gguf
 
 Lhama = Callable[..., str]
 
@@ -104,3 +106,73 @@ def test_a_file_that_is_no_model(lhama: Lhama, folder: Path) -> None:
         lhama("import", "broken", "random.gguf", fails=True).splitlines()[-1].startswith("Error:")
     )
     assert "broken" not in lhama("list")
+
+
+MODELFILE = '''\
+# everything a Modelfile can say
+from ./tiny.gguf
+FROM ./mmproj.gguf
+ADAPTER ./lora.gguf
+DRAFT ./draft.gguf
+TEMPLATE """{{ if .System }}<|system|>{{ .System }}
+{{ end }}<|user|>{{ .Prompt }} <|assistant|>"""
+SYSTEM """You are "brief".
+  And kind."""
+RENDERER qwen3-coder
+PARSER qwen3-coder
+REQUIRES 0.14.0
+PARAMETER stop "<|user|>"
+PARAMETER stop <|end|>
+PARAMETER temperature 0.123456789
+PARAMETER num_ctx 4096
+PARAMETER use_mmap false
+LICENSE """MIT
+yes"""
+LICENSE BSD
+MESSAGE user "Who: are you? "
+MESSAGE assistant """Ask
+again"""
+'''
+
+
+def test_a_shown_modelfile_makes_the_same_model_again(
+    daemon: Daemon, lhama: Lhama, folder: Path
+) -> None:
+    tiny_llama(folder / "tiny.gguf")
+    tiny_llama(folder / "draft.gguf", seed=1)
+    vector = {"x": ((32,), "F32", bytes(128))}
+    gguf.write(folder / "lora.gguf", {"general.type": "adapter"}, vector)
+    eye = {"general.architecture": "clip", "clip.has_vision_encoder": True}
+    gguf.write(folder / "mmproj.gguf", eye, vector)
+    (folder / "Full").write_text(MODELFILE)
+    lhama("create", "first", "-f", "Full")
+    shown = lhama("show", "first", "--modelfile")
+    (folder / "Shown").write_text(shown)
+    lhama("create", "second", "-f", "Shown")
+    assert lhama("show", "second", "--modelfile").replace("second", "first") == shown
+    replies = [daemon.call("/api/show", {"model": name}) for name in ("first", "second")]
+    for reply in replies:
+        reply.pop("modified_at")
+        reply["modelfile"] = reply["modelfile"].replace("second", "first")
+        reply.pop("requires", None)  # Ollama's Modelfile leaves it out
+    assert replies[0] == replies[1]
+    assert replies[0]["system"] == 'You are "brief".\n  And kind.'
+    assert [m["content"] for m in replies[0]["messages"]] == ["Who: are you? ", "Ask\nagain"]
+    listed = {m["name"]: m["size"] for m in daemon.call("/api/tags")["models"]}
+    assert abs(listed["first:latest"] - listed["second:latest"]) < 64, "only REQUIRES is missing"
+
+
+def test_create_from_a_folder_of_safetensors(daemon: Daemon, lhama: Lhama, folder: Path) -> None:
+    (folder / "Bert").write_text(f"FROM {minilm_folder()}\n")
+    lhama("create", "bert", "-f", "Bert", "-q", "q8_0")
+    assert daemon.call("/api/show", {"model": "bert"})["details"]["quantization_level"] == "Q8_0"
+    reply = daemon.call("/api/embed", {"model": "bert", "input": "Hello"})
+    assert len(reply["embeddings"][0]) == 384
+
+
+def test_create_says_why_a_folder_is_none(lhama: Lhama, folder: Path) -> None:
+    (folder / "pickled").mkdir(exist_ok=True)
+    (folder / "pickled" / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    (folder / "Pickled").write_text("FROM ./pickled")
+    error = lhama("create", "x", "-f", "Pickled", fails=True)
+    assert "holds pickled weights, which can run any program" in error
