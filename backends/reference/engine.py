@@ -9,6 +9,7 @@ import os
 import queue
 import random
 import signal
+import struct
 import threading
 import time
 from array import array
@@ -115,6 +116,8 @@ class ReferenceEngine:
         )
         self.tokenizer = ReferenceTokenizer()
         self._cache: list[list[int]] = [[] for _ in range(options.slots)]
+        self._hashes = [_hash(()) for _ in range(options.slots)]
+        """Of each slot's cache, kept up with it: a step costs the same however long that is."""
         self._sampling: list[Admit | None] = [None] * options.slots
         self._last: list[int] = [DROPPED] * options.slots
         self._random = random.Random(behaviour.jitter_seed)
@@ -180,7 +183,7 @@ class ReferenceEngine:
         for text in work.inputs:
             if self._behaviour.fault == "text" and self._behaviour.fault_step in text:
                 raise BackendError(f"a fault at token {self._behaviour.fault_step} was asked for")
-            numbers = [byte / 255 + 0.001 for byte in _digest(text)[:count]]
+            numbers = [byte / 255 + 0.001 for byte in _hash(text).digest()[:count]]
             if self._behaviour.fault == "nan":
                 numbers[-1] = math.nan
             vectors.append(array("f", numbers).tobytes())
@@ -211,29 +214,38 @@ class ReferenceEngine:
         match op:
             case Trim(slot, length):
                 self._require(length <= len(self._cache[slot]), f"{op} of {len(self._cache[slot])}")
-                del self._cache[slot][length:]
+                self._set(slot, self._cache[slot][:length])
             case Copy(source, target, length):
                 self._require(
                     length <= len(self._cache[source]), f"{op} of {len(self._cache[source])}"
                 )
-                self._cache[target] = self._cache[source][:length]
+                self._set(target, self._cache[source][:length])
             case Shift(slot, keep, discard):
-                del self._cache[slot][keep : keep + discard]
+                cache = self._cache[slot]
+                self._set(slot, cache[:keep] + cache[keep + discard :])
+
+    def _set(self, slot: int, tokens: list[int]) -> None:
+        self._cache[slot], self._hashes[slot] = tokens, _hash(tokens)
 
     def _fill(self, row: Row, fed: int) -> None:
         cache = self._cache[row.slot]
         self._require(row.position == len(cache), f"{row} with {len(cache)} positions cached")
         self._require(len(cache) < self.limits.context, f"{row} beyond the context")
-        if row.tokens:
-            cache.extend(row.tokens)
-        else:
-            cache.append(self._last[row.slot] if self.limits.token_feed == "device" else fed)
+        tokens: Sequence[int] = row.tokens
+        if not tokens:
+            tokens = (self._last[row.slot] if self.limits.token_feed == "device" else fed,)
+        cache.extend(tokens)
+        self._hashes[row.slot].update(_packed(tokens))
 
     def _sample(self, row: Row, mask: bytes | None) -> RowResult:
         admit = self._sampling[row.slot]
         self._require(admit is not None and admit.epoch == row.epoch, f"{row} was not admitted")
         assert admit is not None
-        logits = _logits(self._cache[row.slot], self._behaviour.end_after)
+        digest = self._hashes[row.slot].digest()
+        if admit.sampling.temperature <= 0 and admit.logprobs < 0 and mask is None:
+            token = self._last[row.slot] = _likeliest(digest, self._behaviour.end_after)
+            return RowResult(row.slot, row.epoch, token)
+        logits = _logits(digest, self._behaviour.end_after)
         norm = math.log(sum(math.exp(value) for value in logits.values()))
         token = _draw(_allowed(logits, mask), admit.sampling, len(self._cache[row.slot]))
         self._last[row.slot] = token
@@ -277,18 +289,29 @@ def _features(behaviour: Behaviour) -> frozenset[str]:
     return frozenset({"embed", "rank"} if behaviour.pooling == RANK else {"embed"})
 
 
-def _digest(tokens: Sequence[int]) -> bytes:
-    packed = b"".join(token.to_bytes(2, "little") for token in tokens)
-    return hashlib.blake2b(packed, digest_size=32).digest()
+def _packed(tokens: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(tokens)}H", *tokens)
 
 
-def _logits(tokens: Sequence[int], end_after: int) -> dict[int, float]:
-    """Logits of the few likely tokens after ``tokens``; all others count as minus infinity."""
-    digest = _digest(tokens)
+def _hash(tokens: Sequence[int]) -> hashlib.blake2b:
+    return hashlib.blake2b(_packed(tokens), digest_size=32)
+
+
+def _logits(digest: bytes, end_after: int) -> dict[int, float]:
+    """Logits of the few likely tokens; all others count as minus infinity."""
     logits = {_LETTERS[digest[n] % len(_LETTERS)]: 4.0 - n / 2 for n in reversed(range(CANDIDATES))}
-    if end_after and int.from_bytes(digest[8:12], "little") % end_after == 0:
+    if _ends(digest, end_after):
         logits[EOS] = 9.0
     return logits
+
+
+def _likeliest(digest: bytes, end_after: int) -> int:
+    """The token whose logit is the greatest."""
+    return EOS if _ends(digest, end_after) else _LETTERS[digest[0] % len(_LETTERS)]
+
+
+def _ends(digest: bytes, end_after: int) -> bool:
+    return bool(end_after) and int.from_bytes(digest[8:12], "little") % end_after == 0
 
 
 def _allowed(logits: dict[int, float], mask: bytes | None) -> dict[int, float]:
