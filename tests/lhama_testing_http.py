@@ -107,15 +107,16 @@ async def create_reference(
     behaviour: Behaviour = Behaviour(),
     *,
     context: int = 2048,
+    headers: dict[str, str] | None = None,
     **members: Any,
 ) -> None:
     """Create a reference model trained for ``context`` tokens; ``members``: further ones of the
-    create request."""
+    create request; ``headers``: what the server wants to see."""
     file = folder / "reference.gguf"
     model.write(file, behaviour, context=context)
     data = file.read_bytes()
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
-    await server.send("POST", f"/api/blobs/{digest}", data)
+    await server.send("POST", f"/api/blobs/{digest}", data, headers)
     body = {"model": name, "files": {"model.gguf": digest}, "stream": False, **members}
-    reply = await server.send("POST", "/api/create", body)
+    reply = await server.send("POST", "/api/create", body, headers)
     assert reply.json() == {"status": "success"}

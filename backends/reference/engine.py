@@ -120,6 +120,7 @@ class ReferenceEngine:
         """Of each slot's cache, kept up with it: a step costs the same however long that is."""
         self._sampling: list[Admit | None] = [None] * options.slots
         self._last: list[int] = [DROPPED] * options.slots
+        self._due = 0.0
         self._random = random.Random(behaviour.jitter_seed)
         self._work: queue.SimpleQueue[Handle | Embedding | None] = queue.SimpleQueue()
         self._embedded = itertools.count(1)
@@ -205,6 +206,7 @@ class ReferenceEngine:
         self._sleep(self._behaviour.compute_us + tokens * self._behaviour.row_us)
         if any(row.masked for row in plan.rows):
             handle.masked.wait()
+        self._pace()
         rows = [self._sample(row, handle.masks.get(row.slot)) for row, _ in live if row.sample]
         if self._hits("row", plan.step) and rows:
             rows[0] = RowResult(rows[0].slot, rows[0].epoch, 0, error="the logits are not finite")
@@ -256,6 +258,14 @@ class ReferenceEngine:
         return RowResult(row.slot, row.epoch, token, logits.get(token, -1e9) - norm, top)
 
     # -------------------------------------------------------------------------- delays and faults
+
+    def _pace(self) -> None:
+        """Wait for the moment at which the step may end."""
+        if self._behaviour.period_us:
+            now = time.monotonic()
+            if self._due > now:
+                time.sleep(self._due - now)
+            self._due = max(self._due, now) + self._behaviour.period_us / 1e6
 
     def _sleep(self, microseconds: int) -> None:
         if microseconds:

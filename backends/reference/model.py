@@ -29,6 +29,8 @@ class Behaviour:
     compute_us: int = 0
     row_us: int = 0
     """Added for each token of a step."""
+    period_us: int = 0
+    """Steps end this far apart at least, whatever else they take: a device of constant speed."""
     result_us: int = 0
     """Added before a finished step's result is handed out."""
     jitter_seed: int = 0

@@ -45,6 +45,8 @@ class Answer:
     arrivals: list[float] = field(default_factory=list)
     """When each token was there; tokens that came together have one time."""
     ended: float = 0.0
+    began: float = 0.0
+    """The beginning of the load on the clock that all processes share (``time.monotonic``)."""
 
     @property
     def first(self) -> float:
@@ -81,7 +83,7 @@ def run(
     readers = [
         _Reader(dialect, place, dialect.body(model, prompt, tokens, options)) for prompt in prompts
     ]
-    started = time.perf_counter()
+    started = time.monotonic()
     with selectors.DefaultSelector() as selector:
         for reader in readers:
             reader.send(started)
@@ -90,12 +92,12 @@ def run(
             events = selector.select(TIMEOUT)
             if not events:
                 raise LoadFailed(f"{url} sent nothing for {TIMEOUT:.0f} seconds")
-            now = time.perf_counter() - started
+            now = time.monotonic() - started
             for key, _ in events:
                 if key.data.read(now):
                     selector.unregister(key.fileobj)
                     key.data.socket.close()
-    return [reader.answer for reader in readers], time.perf_counter() - started
+    return [reader.answer for reader in readers], time.monotonic() - started
 
 
 class _Reader:
@@ -114,7 +116,8 @@ class _Reader:
         self.socket = socket.create_connection((place.hostname, place.port or 80), TIMEOUT)
 
     def send(self, started: float) -> None:
-        self.answer.sent = time.perf_counter() - started
+        self.answer.began = started
+        self.answer.sent = time.monotonic() - started
         self.socket.sendall(self._request)
 
     def read(self, now: float) -> bool:

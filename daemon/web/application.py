@@ -27,7 +27,7 @@ def build(service: Service) -> web.Application:
     app = web.Application(client_max_size=0)
     app[SERVICE] = service
     app.on_response_prepare.append(on_prepare)
-    app.router.add_route("*", "/{path:.*}", Gate(service.settings, routes()).handle)
+    app.router.add_route("*", "/{path:.*}", Gate(service, routes()).handle)
     return app
 
 

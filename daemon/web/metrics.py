@@ -1,4 +1,5 @@
-"""What ``/metrics`` says: counters of every loaded model's assembly line, in Prometheus's format."""
+"""What ``/metrics`` says, in Prometheus's format: counters of every loaded model's assembly line, and
+of requests by API key."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from lhama.daemon.scheduler import Observation
+from lhama.daemon.web.usage import Usage
 from lhama.daemon.wire.messages import GAP_BOUNDS, Counters
 
 CONTENT_TYPE = exposition.CONTENT_TYPE_LATEST
@@ -23,10 +25,11 @@ LABELS = ("model", "backend", "device")
 _NS = 1e9
 
 
-def render(observed: Sequence[Observation], queued: int) -> bytes:
+def render(observed: Sequence[Observation], queued: int, usage: Usage) -> bytes:
     """The whole page."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Lines(observed, queued))
+    registry.register(_Requests(usage))
     return exposition.generate_latest(registry) + exposition.generate_latest(_process)
 
 
@@ -86,6 +89,25 @@ class _Lines(Collector):
             for one in self._observed:
                 family.add_metric(_labels(one), getattr(one.line.counters, field) / scale)
             yield family
+
+
+class _Requests(Collector):
+    def __init__(self, usage: Usage) -> None:
+        self._usage = usage
+
+    def collect(self) -> Iterable[Metric]:
+        requests = CounterMetricFamily(
+            "lhama_http_requests", "Requests answered.", labels=("key", "route", "status")
+        )
+        for (key, route, status), count in self._usage.requests.items():
+            requests.add_metric([key, route, str(status)], count)
+        yield requests
+        tokens = CounterMetricFamily(
+            "lhama_used_tokens", "Tokens of answered requests.", labels=("key", "kind")
+        )
+        for (key, kind), count in self._usage.tokens.items():
+            tokens.add_metric([key, kind], count)
+        yield tokens
 
 
 def _labels(one: Observation) -> list[str]:

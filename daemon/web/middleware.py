@@ -8,20 +8,18 @@ import time
 import structlog
 from aiohttp import hdrs, web
 
-from lhama.daemon.config import Settings
 from lhama.daemon.errors import Unauthorized
 from lhama.daemon.web import access
-from lhama.daemon.web.dialects import DIALECT
+from lhama.daemon.web.dialects import DIALECT, NATIVE
 from lhama.daemon.web.outgoing import foreseen
 from lhama.daemon.web.replies import empty_reply, plain_reply, redirect_reply
 from lhama.daemon.web.routes import Handler, Match, Table
+from lhama.daemon.web.service import Service
+from lhama.daemon.web.usage import CALLER, GONE
 
 log = structlog.get_logger(__name__)
 
 CORS: web.RequestKey[dict[str, str]] = web.RequestKey("cors", dict[str, str])
-CALLER: web.RequestKey[str] = web.RequestKey("caller", str)
-"""The name of the API key a request came with, for logs and metrics; absent without keys."""
-
 X_API_KEY = "X-Api-Key"
 """Where Anthropic's clients put it."""
 
@@ -34,10 +32,11 @@ _PREFLIGHT_VARY = ("Access-Control-Request-Method", "Access-Control-Request-Head
 class Gate:
     """Decides whether and how a request is answered, and calls its handler."""
 
-    def __init__(self, settings: Settings, table: Table) -> None:
-        self._settings = settings
+    def __init__(self, service: Service, table: Table) -> None:
+        self._settings = service.settings
+        self._usage = service.usage
         self._table = table
-        self._check_host = access.is_loopback(settings.host)
+        self._check_host = access.is_loopback(service.settings.host)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """aiohttp's handler of every request."""
@@ -46,9 +45,18 @@ class Gate:
         if match.redirect:
             query = f"?{request.query_string}" if request.query_string else ""
             return redirect_reply(match.redirect + query, match.status, request.method)
-        reply = self._origin(request, match) or self._host(request, match)
-        if reply is None:
-            reply = self._key(request, match) or await self._answer(request, match)
+        route = match.route.path if match.route else ""
+        try:
+            reply = (
+                self._origin(request, match)
+                or self._host(request, match)
+                or self._key(request, match)
+                or await self._answer(request, match)
+            )
+        except (asyncio.CancelledError, ConnectionError):
+            self._usage.answered(request, route, GONE)
+            raise
+        self._usage.answered(request, route, reply.status)
         if self._settings.api_keys or self._settings.debug or self._settings.log_requests:
             caller = {"key": request.get(CALLER, "")} if self._settings.api_keys else {}
             (log.info if caller else log.debug)(
@@ -69,16 +77,17 @@ class Gate:
         headers = request.headers
         caller = keys.caller(headers.get(hdrs.AUTHORIZATION, ""), headers.get(X_API_KEY, ""))
         if caller is None:
-            reply = match.dialect.reply(Unauthorized("unauthorized: a valid API key is required"))
+            dialect = match.route.dialect if match.route else NATIVE
+            reply = dialect.reply(Unauthorized("unauthorized: a valid API key is required"))
             reply.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
             return reply
         request[CALLER] = caller
         return None
 
     async def _answer(self, request: web.Request, match: Match) -> web.StreamResponse:
-        if match.handler is not None:
-            request[DIALECT] = match.dialect
-            return await guarded(match.handler, request)
+        if match.route is not None:
+            request[DIALECT] = match.route.dialect
+            return await guarded(match.route.handler, request)
         if match.status == 405:
             return _allowing(match, plain_reply("405 method not allowed", status=405))
         return plain_reply("404 page not found", status=404)

@@ -60,6 +60,7 @@ async def arrange(request: web.Request) -> web.Response:
 
 async def show_metrics(request: web.Request) -> web.Response:
     """Prometheus's text format."""
-    scheduler = request.app[SERVICE].scheduler
-    content = metrics.render(await scheduler.observe(), scheduler.queued)
+    service = request.app[SERVICE]
+    observed = await service.scheduler.observe()
+    content = metrics.render(observed, service.scheduler.queued, service.usage)
     return web.Response(body=content, headers={"Content-Type": metrics.CONTENT_TYPE})

@@ -13,6 +13,7 @@ from lhama.daemon.protocol.answer import Answer
 from lhama.daemon.web.dialects import DIALECT
 from lhama.daemon.web.generation import Generation
 from lhama.daemon.web.replies import error_text, json_reply, truncation
+from lhama.daemon.web.service import SERVICE
 from lhama.daemon.web.streaming import BodyStream
 from lhama.daemon.wire.messages import Delta, Done, Rendered
 
@@ -44,12 +45,14 @@ class Outgoing:
         if not self._stream:
             whole: list[Delta] = []
             await generation.run(whole.extend)
+            self._count(whole)
             return self._body(self._answer.body(whole), _truncated(whole))
         stream = self._open()
 
         def send(deltas: list[Delta]) -> Awaitable[None] | None:
             if not stream.begun:
                 stream.headers.update(_truncated(deltas))
+            self._count(deltas)
             return stream.push(self._answer.lines(deltas))
 
         try:
@@ -62,6 +65,10 @@ class Outgoing:
                 return self._request[DIALECT].reply(error, streaming=True)
             await stream.write(self._answer.broken(error.status, error_text(error)))
         return await stream.end()
+
+    def _count(self, deltas: list[Delta]) -> None:
+        if (done := deltas[-1].done) is not None:
+            self._request.app[SERVICE].usage.spent(self._request, done)
 
     def _open(self) -> BodyStream:
         answer = self._answer

@@ -25,14 +25,15 @@ METHODS = ("HEAD", "GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
 class Route(NamedTuple):
     handler: Handler
     dialect: Dialect
+    path: str
+    """As it was registered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What the table knows about a request. A handler, other methods or a redirect; none: 404."""
+    """What the table knows about a request. A route, other methods or a redirect; none: 404."""
 
-    handler: Handler | None = None
-    dialect: Dialect = NATIVE
+    route: Route | None = None
     allow: str = ""
     """Other methods that the path answers: 405."""
     redirect: str = ""
@@ -50,7 +51,7 @@ class Table:
         """Register a handler for methods separated by spaces."""
         prefix, _, parameter = path.partition(":")
         table = self._open.setdefault(prefix, {}) if parameter else self._exact.setdefault(path, {})
-        table.update(dict.fromkeys(methods.split(), Route(handler, dialect)))
+        table.update(dict.fromkeys(methods.split(), Route(handler, dialect, path)))
 
     def match(self, method: str, path: str) -> Match:
         clean = clean_path(path)
@@ -65,8 +66,7 @@ class Table:
             return Match()
         allow = ", ".join(m for m in METHODS if m in found)
         if method in found:
-            route = found[method]
-            return Match(route.handler, route.dialect, allow, status=200)
+            return Match(found[method], allow, status=200)
         return Match(allow=allow, status=405)
 
     def _find(self, path: str) -> dict[str, Route] | None:

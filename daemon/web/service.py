@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -10,6 +10,7 @@ from lhama.daemon.config import Settings
 from lhama.daemon.registry import RegistryClient
 from lhama.daemon.scheduler import Scheduler
 from lhama.daemon.store import Store
+from lhama.daemon.web.usage import Usage
 from lhama.daemon.worker import Worker
 
 
@@ -22,6 +23,7 @@ class Service:
     scheduler: Scheduler
     registry: RegistryClient
     worker: Worker
+    usage: Usage = field(default_factory=Usage)
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 from lhama_testing_daemon import free_port, running
-from lhama_testing_http import serving
+from lhama_testing_http import create_reference, serving
 
 from lhama.backends.reference import model
 from lhama.daemon import tls
@@ -22,6 +22,7 @@ from lhama.daemon.apikeys import ApiKeys
 from lhama.daemon.config import BadSetting, Settings
 
 KEYS = ApiKeys.parse("alice=secret-of-alice")
+ALICE = {"Authorization": "Bearer secret-of-alice"}
 
 
 # ------------------------------------------------------------------------------------------- keys
@@ -55,6 +56,24 @@ async def test_no_key_no_answer(tmp_path: Path, method: str, path: str) -> None:
             {"x-api-key": "secret-of-alice"},
         ):
             assert (await server.send(method, path, headers=headers)).status != 401
+
+
+async def test_metrics_count_by_key(tmp_path: Path) -> None:
+    async with serving(tmp_path / "models", api_keys=KEYS) as server:
+        await create_reference(server, tmp_path, "ref", headers=ALICE)
+        body = {"model": "ref", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+        for stream in (False, True):
+            await server.send("POST", "/v1/messages", {**body, "stream": stream}, ALICE)
+        await server.send("POST", "/v1/messages", body, {"X-Api-Key": "wrong-key"})
+        await server.send("GET", "/v1/models/ref", headers=ALICE)
+        page = (await server.send("GET", "/metrics", headers=ALICE)).body.decode()
+    counted = dict(line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")
+    requests = "lhama_http_requests_total"
+    assert counted[f'{requests}{{key="alice",route="/v1/messages",status="200"}}'] == "2.0"
+    assert counted[f'{requests}{{key="",route="/v1/messages",status="401"}}'] == "1.0"
+    assert counted[f'{requests}{{key="alice",route="/v1/models/:model",status="200"}}'] == "1.0"
+    assert counted['lhama_used_tokens_total{key="alice",kind="answer"}'] == "6.0"
+    assert "secret" not in page
 
 
 async def test_the_greeting_and_preflights_need_no_key(tmp_path: Path) -> None:
