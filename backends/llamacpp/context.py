@@ -33,6 +33,7 @@ class Context:
         self._cells: int = L.llama_n_ctx_seq(pointer)
         self._vocab = vocab
         self._levels = levels
+        self._condemned: set[int] = set()
         self._logits_at = 0
         self._logits: npt.NDArray[np.float32] = np.zeros((0, vocab), np.float32)
 
@@ -44,16 +45,35 @@ class Context:
         """Edit the cache. Raises ``BackendError`` where this model's cache cannot."""
         match operation:
             case Trim(slot, length):
+                if slot - self._first in self._condemned:
+                    self._overwrite(slot - self._first)
                 self._remove(slot - self._first, length, -1)
             case Copy(source, target, length):
                 source, target = source - self._first, target - self._first
                 if source != target:
                     L.llama_memory_seq_cp(self._memory, source, target, -1, -1)  # all or nothing
+                    self._condemned.discard(target)
                 self._remove(target, length, -1)
             case Shift(slot, keep, discard):
                 sequence = slot - self._first
                 self._remove(sequence, keep, keep + discard)
                 L.llama_memory_seq_add(self._memory, sequence, keep + discard, -1, -discard)
+
+    def condemn(self, slot: int) -> None:
+        """Have a slot's cells written over before another occupant uses them: a value there that
+        is no number makes everything computed beside it no number, whether attention looks at it
+        or not, since it weighs it with 0."""
+        self._condemned.add(slot - self._first)
+
+    def _overwrite(self, sequence: int) -> None:
+        every = range(L.llama_n_seq_max(self.pointer))
+        sound = next((other for other in every if other not in self._condemned), None)
+        if sound is None:  # and so nobody is in any of them
+            L.llama_memory_clear(self._memory, True)
+            self._condemned.clear()
+            return
+        L.llama_memory_seq_cp(self._memory, sound, sequence, -1, -1)
+        self._condemned.discard(sequence)
 
     def _remove(self, sequence: int, start: int, end: int) -> None:
         if not L.llama_memory_seq_rm(self._memory, sequence, start, end):

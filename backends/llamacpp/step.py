@@ -67,7 +67,11 @@ class Step:
             return StepResult((), time.perf_counter_ns() - self._started)
         logits = self._context.logits(len(self._rows))
         compute_ns = time.perf_counter_ns() - self._started
-        return StepResult(self._samplers.sample(self._rows, logits, masks), compute_ns)
+        results = self._samplers.sample(self._rows, logits, masks)
+        for result in results:
+            if result.error:
+                self._context.condemn(result.slot)
+        return StepResult(results, compute_ns)
 
 
 class Enqueued:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from lhama.backends.reference.engine import ReferenceEngine
 from lhama.backends.reference.model import Behaviour
@@ -70,7 +71,13 @@ class Line:
 
         self.engine.prepare_next = watched  # type: ignore[method-assign,assignment]
 
-    def submit(
+    def submit(self, request_id: int, text: str, **wishes: Any) -> Received:
+        """Send a request; the returned record fills as its answer comes."""
+        request, received = self.request(request_id, text, **wishes)
+        self.pipeline.inbox.put(request)
+        return received
+
+    def request(
         self,
         request_id: int,
         text: str,
@@ -82,8 +89,8 @@ class Line:
         shift: bool = True,
         logprobs: int = -1,
         grammar: Grammar | None = None,
-    ) -> Received:
-        """Send a request; the returned record fills as its answer comes."""
+    ) -> tuple[Submission, Received]:
+        """A request, and the record that fills once it is sent."""
         tokenizer = self.engine.tokenizer
         received = self.received[request_id] = Received()
         answer = Answer(request_id, tokenizer, stop or [], OutputParser(Prompt(), text))
@@ -92,8 +99,7 @@ class Line:
         request = Submission(
             request_id, tokens, sampling, num_predict, num_keep, shift, logprobs, answer, grammar
         )
-        self.pipeline.inbox.put(request)
-        return received
+        return request, received
 
     def cancel(self, request_id: int) -> None:
         self.pipeline.inbox.put(Cancelled(request_id))

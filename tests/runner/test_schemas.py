@@ -257,6 +257,22 @@ def test_several_masks_at_once_are_those_of_each(grammars: Grammars) -> None:
     ]
 
 
+class Spaced(ReferenceTokenizer):
+    """Puts a space in front of every text, as SentencePiece models do."""
+
+    def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        found = super().encode(text, add_special=add_special, parse_special=parse_special)
+        return [ord(" "), *found]
+
+
+def test_a_tokenizer_that_puts_spaces_in_front_of_texts() -> None:
+    """What a grammar forces is cut by the model's tokenizer, where no text begins."""
+    grammars = Grammars(Spaced())
+    for case in CORPUS[::5]:
+        for text in case.accepts:
+            assert writes(grammars.make(case.text), text), text
+
+
 # ------------------------------------------------------------------------------------- compilers
 
 

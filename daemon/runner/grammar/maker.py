@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
@@ -123,7 +125,11 @@ class Grammars:
 
 
 class _Source:
-    """The shape in which llguidance takes a tokenizer: bytes of every token, and an encoder."""
+    """The shape in which llguidance takes a tokenizer: bytes of every token, and an encoder.
+
+    What a grammar forces is cut into tokens by it, so the tokens must be exactly that text: a
+    SentencePiece model puts a space in front of a text.
+    """
 
     def __init__(self, tokenizer: Tokenizer, end: int) -> None:
         self._tokenizer = tokenizer
@@ -133,9 +139,48 @@ class _Source:
         self.special_token_ids = [t for t, piece in enumerate(self.tokens) if not piece]
 
     def __call__(self, text: str | bytes) -> list[int]:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8", "replace")
-        return self._tokenizer.encode(text, add_special=False, parse_special=False)
+        raw = text if isinstance(text, bytes) else text.encode()
+        try:
+            return self._cut(raw.decode(), raw)
+        except UnicodeDecodeError:
+            return self._greedy(raw)
+
+    def _cut(self, text: str, raw: bytes) -> list[int]:
+        found = self._tokenizer.encode(text, add_special=False, parse_special=False)
+        if self._says(found, raw):
+            return found
+        # Behind a character that joins with none it is not the beginning of a text.
+        found = self._tokenizer.encode(_APART + text, add_special=False, parse_special=False)
+        for at, token in enumerate(found):
+            if self.tokens[token] == _APART.encode() and self._says(found[at + 1 :], raw):
+                return found[at + 1 :]
+        return self._greedy(raw)
+
+    def _says(self, tokens: Sequence[int], raw: bytes) -> bool:
+        return b"".join(self.tokens[token] for token in tokens) == raw
+
+    def _greedy(self, raw: bytes) -> list[int]:
+        """The longest token that fits, again and again; none where that leads nowhere."""
+        tokens: list[int] = []
+        while raw:
+            sizes = range(min(self._longest, len(raw)), 0, -1)
+            size = next((size for size in sizes if raw[:size] in self._by_piece), 0)
+            if not size:
+                return []
+            tokens.append(self._by_piece[raw[:size]])
+            raw = raw[size:]
+        return tokens
+
+    @cached_property
+    def _by_piece(self) -> dict[bytes, int]:
+        return {piece: token for token, piece in reversed(list(enumerate(self.tokens))) if piece}
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._by_piece))
+
+
+_APART = "\x02"
 
 
 def _pattern_works(pattern: str) -> bool:
