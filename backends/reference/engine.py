@@ -10,6 +10,7 @@ import queue
 import random
 import signal
 import struct
+import sys
 import threading
 import time
 from array import array
@@ -287,6 +288,9 @@ class ReferenceEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if where == "compute" and self._hits("hang", step):
             threading.Event().wait()
+        if where == "compute" and self._hits("shout", step):
+            sys.stderr.write("a" * 1_000_000)
+            sys.stderr.flush()
 
     def _require(self, condition: bool, what: str) -> None:
         if not condition:
