@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 import structlog
 from aiohttp import web
 
-from lhama.daemon import garbage, listener, logs, tls
+from lhama.daemon import durations, garbage, listener, logs, tls
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import LhamaError
 from lhama.daemon.registry import RegistryClient
@@ -33,6 +33,9 @@ IDLE_TIMEOUT = 75.0
 
 LINGER = 10.0
 """Seconds in which the rest of a refused body is read and dropped, so that the client reads on."""
+
+CLOSING = 2.0
+"""Seconds that last words may take to reach their clients once everything has ended."""
 
 BACKLOG = 1024
 
@@ -63,10 +66,21 @@ async def serve(settings: Settings, ready: Callable[[Settings], None] | None = N
             if ready is not None:
                 ready(settings)
             await stop.wait()
-            log.info("stopping: no new requests, running ones may finish")
+            await drain(server.app[SERVICE])
         finally:
             await server.cleanup()
     log.info("stopped")
+
+
+async def drain(service: Service) -> None:
+    """Refuse new requests, let running ones finish, and end those that take too long in words."""
+    log.info("stopping: no new requests, running ones may finish")
+    lifecycle, grace = service.lifecycle, service.settings.shutdown_grace
+    if not await lifecycle.drain(grace / 1e9):
+        log.warning(
+            "requests are cut off", count=lifecycle.answering, after=durations.render(grace)
+        )
+        await service.scheduler.close()
 
 
 async def start(
@@ -80,7 +94,7 @@ async def start(
         keepalive_timeout=IDLE_TIMEOUT,
         lingering_time=LINGER,
         auto_decompress=False,  # Ollama does not either, and a small body may be a bomb
-        shutdown_timeout=settings.shutdown_grace / 1e9,
+        shutdown_timeout=CLOSING,
     )
     try:
         await server.setup()

@@ -67,6 +67,13 @@ class Busy(LhamaError):
         super().__init__(message)
 
 
+class ShuttingDown(Busy):
+    """The daemon finishes what it began and takes nothing new."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
+
+
 class StoreError(LhamaError):
     """Reading or writing the model store failed: disk full, read-only, corrupt."""
 

@@ -16,7 +16,7 @@ import structlog
 
 from lhama.daemon.config import Settings
 from lhama.daemon.durations import FOREVER
-from lhama.daemon.errors import Busy, LhamaError, LoadError
+from lhama.daemon.errors import Busy, LhamaError, LoadError, ShuttingDown
 from lhama.daemon.scheduler.lease import Lease
 from lhama.daemon.scheduler.placement import (
     Decision,
@@ -58,7 +58,7 @@ class Scheduler:
         self._loop = asyncio.create_task(self._run(), name="scheduler")
 
     async def close(self) -> None:
-        """Stop every runner; waiting requests are refused."""
+        """Stop every runner; requests that wait or run are told why. Twice is as good as once."""
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
@@ -66,8 +66,9 @@ class Scheduler:
             self._busy_with.cancel()
             await asyncio.gather(self._busy_with, return_exceptions=True)
         for want in self._waiting:
-            _refuse(want, LoadError("the server is shutting down"))
-        await asyncio.gather(*(entry.runner.stop() for entry in self._entries.values()))
+            _refuse(want, ShuttingDown())
+        stops = (entry.runner.stop(because=ShuttingDown()) for entry in self._entries.values())
+        await asyncio.gather(*stops)
         self._entries.clear()
 
     async def lease(
@@ -86,6 +87,22 @@ class Scheduler:
         except asyncio.CancelledError:
             self._post(lambda: self._on_abandoned(want))
             raise
+
+    async def pulse(self) -> None:
+        """Return once the loop has handled an event: it moves."""
+        handled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def moved() -> None:
+            if not handled.done():
+                handled.set_result(None)
+
+        self._post(moved)
+        await handled
+
+    def troubles(self) -> list[str]:
+        """Runners that seem to hang, in words; what is certain is ended without being asked."""
+        doubts = ((e.plan.model.name.short, e.runner.doubt) for e in self._entries.values())
+        return [f"the runner of {model} {doubt}" for model, doubt in doubts if doubt]
 
     async def unload(self, model: StoredModel) -> None:
         """Let the model go as soon as it is idle; returns at once."""

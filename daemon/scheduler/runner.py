@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from lhama.daemon.durations import FOREVER, Duration
-from lhama.daemon.errors import LoadError, RunnerFailed, RunnerLost
+from lhama.daemon.errors import LhamaError, LoadError, RunnerFailed, RunnerLost
 from lhama.daemon.scheduler.replies import EmbeddedReply, R, Reply, Sink, Stream
 from lhama.daemon.scheduler.watchdog import Watchdog
 from lhama.daemon.wire import codec
@@ -135,8 +135,11 @@ class Runner(asyncio.Protocol):
             if loop.time() >= self._heard_at + stall:
                 raise LoadError(f"timed out waiting for the runner to load {self.name}")
 
-    async def stop(self, grace: float = STOP_GRACE) -> None:
-        """End the process: asked at first, killed after ``grace`` seconds."""
+    async def stop(self, grace: float = STOP_GRACE, because: LhamaError | None = None) -> None:
+        """End the process: asked at first, killed after ``grace`` seconds.
+
+        ``because``: what requests that still run are told; nothing: that it was unloaded.
+        """
         self._stopping = True
         if grace and not self._transport.is_closing():
             self._send(Shutdown())
@@ -146,7 +149,7 @@ class Runner(asyncio.Protocol):
                 log.warning("runner killed: it did not stop in time", runner=self.name)
         await self._kill()
         self._transport.close()
-        self._end_requests(RunnerLost("the model was unloaded"))
+        self._end_requests(because or RunnerLost("the model was unloaded"))
 
     async def _kill(self) -> None:
         try:
@@ -166,6 +169,11 @@ class Runner(asyncio.Protocol):
                 self._send(Ping(0))
                 self._verdict = self._watchdog.pinged()
         self._transport.abort()
+
+    @property
+    def doubt(self) -> str:
+        """What looks wrong with it by now; empty: nothing."""
+        return self._verdict or self._watchdog.doubt
 
     @property
     def lost(self) -> bool:

@@ -47,6 +47,15 @@ class Watchdog:
             return f"is stuck: no step was finished for {durations.render(self._patience)}"
         return ""
 
+    @property
+    def doubt(self) -> str:
+        """What looks wrong before it is certain; empty: nothing."""
+        if self._unanswered > 1:
+            return f"does not answer: {self._unanswered - 1} pings"
+        if self._standing > 1:
+            return f"finishes no step: {durations.render(self._standing * self._patience // PINGS)}"
+        return ""
+
     def heard(self) -> None:
         """The runner said something: it lives."""
         self._unanswered = 0

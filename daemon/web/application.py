@@ -8,6 +8,7 @@ from lhama.daemon.web import (
     anthropic,
     embeddings,
     general,
+    health,
     inference,
     library,
     observing,
@@ -35,6 +36,9 @@ def routes() -> Table:
     """Every route: Ollama's own, OpenAI's and Anthropic's, and lhama's."""
     table = Table()
     table.add("GET HEAD", "/", general.root)
+    table.add("GET HEAD", "/health", health.ready)
+    table.add("GET HEAD", "/health/live", health.live)
+    table.add("GET HEAD", "/health/ready", health.ready)
     table.add("GET HEAD", "/api/version", general.version)
     table.add("GET", "/api/status", general.status)
     table.add("GET HEAD", "/api/tags", library.tags)

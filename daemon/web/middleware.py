@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 import time
 
 import structlog
 from aiohttp import hdrs, web
 
-from lhama.daemon.errors import Unauthorized
-from lhama.daemon.web import access
+from lhama.daemon.errors import ShuttingDown, Unauthorized
+from lhama.daemon.web import access, health
 from lhama.daemon.web.dialects import DIALECT, NATIVE
 from lhama.daemon.web.outgoing import foreseen
 from lhama.daemon.web.replies import empty_reply, plain_reply, redirect_reply
@@ -20,11 +22,21 @@ from lhama.daemon.web.usage import CALLER, GONE
 log = structlog.get_logger(__name__)
 
 CORS: web.RequestKey[dict[str, str]] = web.RequestKey("cors", dict[str, str])
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request id", str)
+"""The client's, if it sent one that can stand in a log; else our own."""
+
 X_API_KEY = "X-Api-Key"
 """Where Anthropic's clients put it."""
 
-GREETING = "/"
-"""Answered without a key: whether something is there at all is asked by every client's start."""
+X_REQUEST_ID = "X-Request-Id"
+
+OPEN = ("/", *health.PATHS)
+"""Answered without a key: the greeting, which every client's start asks for, and health."""
+
+PROBES = (*health.PATHS, "/metrics")
+"""Asked all the time: answered while the daemon drains too, and logged for debugging only."""
+
+_PRINTABLE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 _PREFLIGHT_VARY = ("Access-Control-Request-Method", "Access-Control-Request-Headers")
 
@@ -35,12 +47,36 @@ class Gate:
     def __init__(self, service: Service, table: Table) -> None:
         self._settings = service.settings
         self._usage = service.usage
+        self._lifecycle = service.lifecycle
         self._table = table
         self._check_host = access.is_loopback(service.settings.host)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """aiohttp's handler of every request."""
-        began = time.perf_counter()
+        """aiohttp's handler of every request. What is logged meanwhile names the request."""
+        given = request.headers.get(X_REQUEST_ID, "")
+        request[REQUEST_ID] = given if _PRINTABLE_ID.fullmatch(given) else secrets.token_hex(8)
+        began, status = time.perf_counter(), GONE
+        with structlog.contextvars.bound_contextvars(request=request[REQUEST_ID]):
+            try:
+                reply = await self._reply(request)
+                status = reply.status
+            finally:
+                self._log(request, status, time.perf_counter() - began)
+        return reply
+
+    def _log(self, request: web.Request, status: int, seconds: float) -> None:
+        caller = {"key": request.get(CALLER, "")} if self._settings.api_keys else {}
+        (log.debug if request.path in PROBES else log.info)(
+            "request",
+            method=request.method,
+            path=request.path,
+            status=status,
+            seconds=round(seconds, 3),
+            client=request.remote,
+            **caller,
+        )
+
+    async def _reply(self, request: web.Request) -> web.StreamResponse:
         match = self._table.match(request.method, request.path)
         if match.redirect:
             query = f"?{request.query_string}" if request.query_string else ""
@@ -51,28 +87,19 @@ class Gate:
                 self._origin(request, match)
                 or self._host(request, match)
                 or self._key(request, match)
+                or self._closed(request, match)
                 or await self._answer(request, match)
             )
         except (asyncio.CancelledError, ConnectionError):
             self._usage.answered(request, route, GONE)
             raise
         self._usage.answered(request, route, reply.status)
-        if self._settings.api_keys or self._settings.debug or self._settings.log_requests:
-            caller = {"key": request.get(CALLER, "")} if self._settings.api_keys else {}
-            (log.info if caller else log.debug)(
-                "request",
-                method=request.method,
-                path=request.path,
-                status=reply.status,
-                seconds=round(time.perf_counter() - began, 3),
-                **caller,
-            )
         return reply
 
     def _key(self, request: web.Request, match: Match) -> web.StreamResponse | None:
         """The API key, where there are keys. ``None`` lets pass."""
         keys = self._settings.api_keys
-        if not keys or request.path == GREETING:
+        if not keys or request.path in OPEN:
             return None
         headers = request.headers
         caller = keys.caller(headers.get(hdrs.AUTHORIZATION, ""), headers.get(X_API_KEY, ""))
@@ -84,10 +111,20 @@ class Gate:
         request[CALLER] = caller
         return None
 
+    def _closed(self, request: web.Request, match: Match) -> web.StreamResponse | None:
+        """The refusal of a daemon that drains. ``None`` lets pass."""
+        if not self._lifecycle.draining or request.path in PROBES:
+            return None
+        dialect = match.route.dialect if match.route else NATIVE
+        reply = dialect.reply(ShuttingDown())
+        reply.force_close()
+        return reply
+
     async def _answer(self, request: web.Request, match: Match) -> web.StreamResponse:
         if match.route is not None:
             request[DIALECT] = match.route.dialect
-            return await guarded(match.route.handler, request)
+            with self._lifecycle.request():
+                return await guarded(match.route.handler, request)
         if match.status == 405:
             return _allowing(match, plain_reply("405 method not allowed", status=405))
         return plain_reply("404 page not found", status=404)
@@ -142,8 +179,10 @@ async def guarded(handler: Handler, request: web.Request) -> web.StreamResponse:
 
 
 async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
-    """Headers of every reply: CORS where it applies, no server name, no invented content type."""
+    """Headers of every reply: its request's id, CORS where it applies, no server name."""
     response.headers.pop(hdrs.SERVER, None)
+    if REQUEST_ID in request:
+        response.headers[X_REQUEST_ID] = request[REQUEST_ID]
     if CORS in request:
         response.headers.update(request[CORS])
 

@@ -10,6 +10,7 @@ from lhama.daemon.config import Settings
 from lhama.daemon.registry import RegistryClient
 from lhama.daemon.scheduler import Scheduler
 from lhama.daemon.store import Store
+from lhama.daemon.web.lifecycle import Lifecycle
 from lhama.daemon.web.usage import Usage
 from lhama.daemon.worker import Worker
 
@@ -24,6 +25,7 @@ class Service:
     registry: RegistryClient
     worker: Worker
     usage: Usage = field(default_factory=Usage)
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
