@@ -9,6 +9,7 @@ import urllib.error
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 from lhama_testing_daemon import Daemon
 
@@ -43,6 +44,14 @@ def wait_until(condition: Callable[[], Any], seconds: float = 10) -> bool:
             return True
         time.sleep(0.02)
     return bool(condition())
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether it has ended, reaped or not: an orphan is its new parent's to reap."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 class Stream:

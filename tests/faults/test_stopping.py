@@ -9,10 +9,9 @@ import urllib.error
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from lhama_testing_daemon import Daemon, running
-from lhama_testing_faults import SLOW, Stream, refusal, wait_until
+from lhama_testing_faults import SLOW, Stream, gone, refusal, wait_until
 
 from lhama.backends.reference.model import write
 from lhama.daemon.store import Store
@@ -36,7 +35,7 @@ def test_a_killed_daemon_takes_its_runners_along(daemon: Daemon) -> None:
     (runner,) = daemon.runners()
     daemon.process.kill()
     daemon.process.wait()
-    assert wait_until(lambda: not psutil.pid_exists(runner.pid), 2), "a runner outlived its daemon"
+    assert wait_until(lambda: gone(runner)), "a runner outlived its daemon"
     with Store(daemon.store) as store:
         (model,) = store.list()
         assert all(map(store.blobs.exists, model.manifest.digests))
@@ -94,5 +93,5 @@ def test_a_second_signal_stops_at_once(daemon: Daemon) -> None:
     assert daemon.process.poll() is None
     daemon.process.send_signal(signal.SIGTERM)
     assert daemon.process.wait(5) == 1
-    assert wait_until(lambda: not any(psutil.pid_exists(r.pid) for r in runners), 2)
+    assert wait_until(lambda: all(map(gone, runners)))
     stream.leave()
