@@ -6,6 +6,7 @@ import ctypes
 import re
 from typing import Any, Final
 
+from lhama.backends import devices
 from lhama.backends.llamacpp.library import L, log
 from lhama.backends.llamacpp.quantizer import FILE_TYPES
 from lhama.plugins.backend import BackendError, Progress
@@ -47,6 +48,7 @@ def quantize(source: str, target: str, kind: str, architecture: str, progress: P
     params.ftype = FILE_TYPES[kind]
     params.only_copy = kind == COPY
     params.allow_requantize = True
+    params.nthread = devices.physical_cores()
     params.max_buf_size = _BUFFER_BYTES
     kept = _overrides(architecture) if kind in _K_QUANTS else None
     if kept is not None:

@@ -12,6 +12,7 @@ from lhama.daemon.errors import BadRequest, InvalidDigest, LhamaError
 from lhama.daemon.protocol.replies import Progress
 from lhama.daemon.protocol.source import split_source
 from lhama.daemon.protocol.types import CreateRequest
+from lhama.daemon.store import files as paths
 from lhama.daemon.store import manifests, parts, quantization, remotes
 from lhama.daemon.store.assembly import Assembly
 from lhama.daemon.store.digests import Digest
@@ -36,7 +37,7 @@ def check(request: CreateRequest) -> ModelName:
     """
     files = request.files or {}
     for path, digest in (*files.items(), *(request.draft_files or {}).items()):
-        if not _is_relative(path):
+        if not paths.is_relative(path):
             raise BadRequest("file path must be relative")
         if not digest:
             raise InvalidDigest("invalid digest format")
@@ -243,8 +244,3 @@ def _as_bad_request() -> Iterator[None]:
         yield
     except LhamaError as error:
         raise BadRequest(error.message) from error
-
-
-def _is_relative(path: str) -> bool:
-    """Whether a file's path stays below its root: no absolute path, no ``.`` or ``..`` in it."""
-    return path == "." or all(part not in ("", ".", "..") for part in path.split("/"))

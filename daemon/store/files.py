@@ -31,6 +31,11 @@ def temporary(folder: Path) -> Path:
     return folder / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
 
 
+def is_relative(path: str) -> bool:
+    """Whether a path stays below its root: not absolute, no ``.`` or ``..`` in it (Go's ValidPath)."""
+    return path == "." or all(part not in ("", ".", "..") for part in path.split("/"))
+
+
 def remove(path: Path) -> None:
     """A temporary file, or a temporary folder with all in it; none is fine."""
     if path.is_dir() and not path.is_symlink():

@@ -9,7 +9,7 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
-from lhama.daemon.errors import LhamaError
+from lhama.daemon.errors import BadRequest, LhamaError
 from lhama.daemon.protocol.replies import Progress
 from lhama.daemon.store import files
 from lhama.daemon.store.store import Store
@@ -45,7 +45,13 @@ class Workbench:
 
     @contextmanager
     def folder(self, content: Mapping[str, Path]) -> Iterator[Path]:
-        """A temporary folder with links to files, by their relative paths in it."""
+        """A temporary folder with links to files, by their relative paths in it.
+
+        Raises ``BadRequest`` for a path that leads out of it.
+        """
+        for name in content:
+            if not files.is_relative(name) or "\0" in name:
+                raise BadRequest(f"file path must be relative: {name}")
         path = files.temporary(self._store.blobs.folder)
         try:
             with self._guarded("laying out a model's files"):

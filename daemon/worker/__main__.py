@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -40,6 +41,7 @@ PROBE: Final = b"\0" * (1 << 16)
 def main() -> None:
     die_with_parent(int(sys.argv[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold what the model's file held
+    die_first()
     frames = os.dup(1)
     os.dup2(2, 1)  # native code prints as it likes
     order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Order)
@@ -50,6 +52,14 @@ def main() -> None:
         say(refusal(error, order.job.target))
     else:
         say(Finished())
+
+
+def die_first() -> None:
+    """Where memory runs out, be what the kernel kills: a file may ask for more than there is."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError:
+        pass  # not Linux
 
 
 def do(order: Order, say: Callable[[FromWorker], None]) -> None:

@@ -350,3 +350,21 @@ def test_pickles_are_never_read(store: Store, name: str) -> None:
     digest = str(store.blobs.write(b"\x80\x04\x95\x0e\x00\x00\x00\x00\x00\x00\x00\x8c\x02os")[0])
     with pytest.raises(BadRequest, match="^unknown type$"):
         make(store, model="a", files={name: digest, "config.json": digest})
+
+
+# --------------------------------------------------------------------------- names that climb
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.safetensors", "/tmp/a.safetensors", "x/../../a.safetensors"]
+)
+def test_a_name_cannot_lead_out_of_the_folder_that_is_converted(
+    store: Store, f16: str, name: str
+) -> None:
+    make(store, model="base", files={"x.gguf": f16})
+    before = sorted(path.name for path in store.root.rglob("*"))
+    with pytest.raises(BadRequest) as refused:
+        make(store, model="a", from_="base", adapters={name: f16})
+    assert refused.value.message == f"file path must be relative: {name}"
+    assert sorted(path.name for path in store.root.rglob("*")) == before
+    assert not Path("/tmp/a.safetensors").exists()
