@@ -7,11 +7,14 @@ from lhama.backends.conversion.families.bert import Bert
 from lhama.backends.conversion.families.family import Family
 from lhama.backends.conversion.families.gemma3 import Gemma3
 from lhama.backends.conversion.families.llama import Llama
+from lhama.backends.conversion.families.qwen import Qwen2, Qwen3
 from lhama.plugins.backend import UnsupportedModel
 
 _FAMILIES: dict[str, type[Family]] = {
     "LlamaForCausalLM": Llama,
     "MistralForCausalLM": Llama,
+    "Qwen2ForCausalLM": Qwen2,
+    "Qwen3ForCausalLM": Qwen3,
     "Gemma3ForCausalLM": Gemma3,
     "Gemma3ForConditionalGeneration": Gemma3,
     "BertModel": Bert,
