@@ -19,6 +19,11 @@ def system_text(messages: Sequence[Message]) -> str:
     return "\n\n".join(m.content for m in messages if m.role == "system")
 
 
+def last_user(messages: Sequence[Message]) -> int:
+    """Where the user's newest message is; -1 without one."""
+    return max((at for at, m in enumerate(messages) if m.role == "user"), default=-1)
+
+
 def merged(messages: Sequence[Message]) -> list[Message]:
     """Consecutive messages of one role as one, texts joined by a blank line; tool results stay."""
     result: list[Message] = []
@@ -38,10 +43,10 @@ def merged(messages: Sequence[Message]) -> list[Message]:
 
 def without_old_thinking(messages: Sequence[Message]) -> list[Message]:
     """Answers before the last user turn lose the ``<think>`` block in their text."""
-    last_user = max((i for i, m in enumerate(messages) if m.role == "user"), default=-1)
+    newest = last_user(messages)
     return [
         msgspec.structs.replace(m, content=without_thinking(m.content))
-        if m.role == "assistant" and i < last_user
+        if m.role == "assistant" and i < newest
         else m
         for i, m in enumerate(messages)
     ]

@@ -12,6 +12,7 @@ from typing import Any
 from gotpl import GoSeq2
 
 from lhama.daemon.prompt.jsontext import Struct, marshal
+from lhama.daemon.prompt.tools import Tool, read_all
 from lhama.daemon.wire.messages import Message, ToolCall
 
 _PARAMETERS = ("type", "$defs", "items", "required", "properties")
@@ -93,53 +94,21 @@ def _call(call: ToolCall) -> dict[str, Any]:
     return {"ID": call.id, "Function": function}
 
 
-def tools(definitions: Sequence[dict[str, Any]]) -> JsonList | list[Any]:
+def tools(definitions: Sequence[Mapping[str, Any]]) -> JsonList | list[Any]:
     """``.Tools``; empty is an empty list, which is false."""
     if not definitions:
         return []
-    wires = [_wire_tool(definition) for definition in definitions]
+    wires = [_wire(tool) for tool in read_all(definitions)]
     return JsonList([_tool(wire) for wire in wires], wires)
 
 
-def _wire_tool(tool: Mapping[str, Any]) -> Struct:
-    """Key order and dropped keys of Ollama's ``api.Tool``."""
-    function = _mapping(tool.get("function"))
-    parameters = _mapping(function.get("parameters"))
-    schema = Struct(type=parameters.get("type") or "")
-    schema |= {k: parameters[k] for k in _PARAMETERS[1:4] if parameters.get(k)}
-    properties = parameters.get("properties")
-    schema["properties"] = None if properties is None else _wire_properties(properties)
-    body = Struct(name=function.get("name") or "")
-    if function.get("description"):
-        body["description"] = function["description"]
-    body["parameters"] = schema
-    wire = Struct(type=tool.get("type") or "")
-    if tool.get("items"):
-        wire["items"] = tool["items"]
-    wire["function"] = body
-    return wire
-
-
-def _wire_properties(properties: Any) -> dict[str, Any]:
-    return {name: _wire_property(value) for name, value in _mapping(properties).items()}
-
-
-def _wire_property(value: Any) -> Any:
-    """One parameter's schema; keys that Ollama does not know are lost, as there."""
-    if not isinstance(value, Mapping):
-        return value
-    wire = Struct({key: value[key] for key in _PROPERTY if value.get(key)})
-    if isinstance(wire.get("type"), list) and len(wire["type"]) == 1:
-        wire["type"] = wire["type"][0]
-    if "anyOf" in wire and isinstance(wire["anyOf"], list):
-        wire["anyOf"] = [_wire_property(choice) for choice in wire["anyOf"]]
-    if "properties" in wire:
-        wire["properties"] = _wire_properties(wire["properties"])
-    return wire
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+def _wire(tool: Tool) -> Struct:
+    """The tool as templates print it: with a description in any case, properties in a plain map."""
+    parameters = Struct(tool.parameters)
+    if parameters["properties"] is not None:
+        parameters["properties"] = dict(parameters["properties"])
+    body = Struct(name=tool.name, description=tool.description, parameters=parameters)
+    return Struct({**tool.wire, "function": body})
 
 
 def _tool(wire: Struct) -> JsonStruct:
@@ -152,7 +121,7 @@ def _tool(wire: Struct) -> JsonStruct:
     fields["Required"] = schema.get("required") or []
     body = {
         "Name": function["name"],
-        "Description": function.get("description", ""),
+        "Description": function["description"],
         "Parameters": JsonStruct(fields, schema),
     }
     outer = {

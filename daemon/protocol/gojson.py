@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from lhama.daemon import goscan
 from lhama.daemon.errors import Malformed
-from lhama.daemon.protocol import gobind, goscan
+from lhama.daemon.protocol import gobind
 from lhama.daemon.protocol.govalue import Abort, Number, Object, Scope
 
 T = TypeVar("T", bound=msgspec.Struct)

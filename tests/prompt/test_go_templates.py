@@ -51,7 +51,8 @@ def execute(text: str, **values: Any) -> str:
 )
 def test_tools(text: str, expected: str) -> None:
     tool = (
-        '{"type":"function","function":{"name":"get_weather","parameters":{"type":"object",'
+        '{"type":"function","function":{"name":"get_weather","description":"",'
+        '"parameters":{"type":"object",'
         '"required":["city"],"properties":{"city":{"type":"string","description":'
         '"\\u003cCity\\u003e","enum":["Paris"]},"when":{"anyOf":[{"type":"string"},'
         '{"type":"integer"}]}}}}}'

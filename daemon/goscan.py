@@ -1,8 +1,8 @@
-"""The first JSON value of a body, found as Go's decoder finds it.
+"""The first JSON value of a text, found as Go's decoder finds it.
 
-Used when the fast parser refuses a body: either Go would refuse it too, with a text that clients
-see, or it only looks at the first value and ignores what follows. States and texts are those of
-``encoding/json``'s scanner.
+Used when the fast parser refuses a request's body or a model's arguments: either Go would refuse
+them too, with a text that clients see, or it only looks at the first value and ignores what
+follows. States and texts are those of ``encoding/json``'s scanner.
 """
 
 from __future__ import annotations
@@ -30,6 +30,18 @@ class JsonTruncated(ValueError):
 
 class JsonEmpty(ValueError):
     """The body holds no value at all."""
+
+
+def refusal(text: bytes) -> str | None:
+    """Why ``json.Unmarshal``, which wants one value and nothing more, refuses ``text``."""
+    try:
+        _, end = first_value(text)
+    except JsonSyntaxError as error:
+        return str(error)
+    except (JsonTruncated, JsonEmpty):
+        return "unexpected end of JSON input"
+    rest = _space(text, end)
+    return str(_invalid(text[rest], "after top-level value")) if rest < len(text) else None
 
 
 def members(body: bytes, at: int) -> list[tuple[bytes, bytes]]:

@@ -1,0 +1,50 @@
+"""Values and tools as the Gemma models write them: bare keys, strings between a mark of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lhama.daemon.prompt.gotext import sprint, whole
+from lhama.daemon.wire.messages import ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Notation:
+    """One model's spelling."""
+
+    quote: str
+    """Stands before and after a string."""
+    null: str
+
+    def string(self, text: object) -> str:
+        return f"{self.quote}{text}{self.quote}"
+
+    def strings(self, texts: Sequence[object]) -> str:
+        return "[" + ",".join(map(self.string, texts)) + "]"
+
+    def value(self, value: Any, *, quoted_keys: bool = False) -> str:
+        """Any JSON value, keys sorted."""
+        if isinstance(value, str):
+            return self.string(value)
+        if value is None:
+            return self.null
+        if isinstance(value, Mapping):
+            return "{" + self.members(value, quoted_keys=quoted_keys) + "}"
+        if isinstance(value, list):
+            items = (self.value(item, quoted_keys=quoted_keys) for item in value)
+            return "[" + ",".join(items) + "]"
+        if isinstance(value, bool):
+            return sprint(value)
+        return whole(float(value)) or sprint(value)
+
+    def members(self, value: Mapping[str, Any], *, quoted_keys: bool = False) -> str:
+        return ",".join(
+            f"{self.string(key) if quoted_keys else key}:"
+            f"{self.value(value[key], quoted_keys=quoted_keys)}"
+            for key in sorted(value)
+        )
+
+    def call(self, call: ToolCall) -> str:
+        return f"call:{call.name}{{{self.members(call.arguments)}}}"
