@@ -9,7 +9,6 @@ from typing import Any
 from lhama.daemon.errors import BadRequest
 from lhama.daemon.prompt import fit, gotemplate, govalues, jinja
 from lhama.daemon.prompt.conversation import (
-    THINKING_HISTORY_FAMILIES,
     image_count,
     merged,
     newest_that_fit,
@@ -18,6 +17,10 @@ from lhama.daemon.prompt.conversation import (
     without_old_thinking,
 )
 from lhama.daemon.prompt.goparse import is_legacy
+from lhama.daemon.prompt.parsers import inferred
+from lhama.daemon.prompt.parsers.registry import PARSERS
+from lhama.daemon.prompt.renderers import registry as renderers
+from lhama.daemon.prompt.tools import read_all
 from lhama.daemon.wire.messages import Message, Prompt
 from lhama.plugins import gguf
 from lhama.plugins.backend import Tokenizer
@@ -90,7 +93,7 @@ def build(
     (prompt beyond the context).
     """
     rendered = render(prompt, tokenizer, facts, limit)
-    tokens = encode(rendered.text, tokenizer)
+    tokens = encode(prompt, rendered.text, tokenizer)
     whole = max(rendered.whole, len(tokens))
     if prompt.truncate and not rendered.images and _renders_here(prompt):
         tokens = fit.cut(
@@ -100,9 +103,12 @@ def build(
     return Built(rendered.text, tokens, rendered.images, whole - len(tokens))
 
 
-def encode(text: str, tokenizer: Tokenizer) -> list[int]:
-    """A prompt's text as the engine gets it, one BOS at most in front."""
-    return tokenizer.encode(_without_bos(text, tokenizer), add_special=True, parse_special=True)
+def encode(prompt: Prompt, text: str, tokenizer: Tokenizer) -> list[int]:
+    """The prompt's text as the engine gets it, one BOS at most in front."""
+    if _adds_bos(tokenizer):
+        written = renderers.find(prompt.renderer).bos if prompt.renderer else ""
+        text = text.removeprefix(written).removeprefix(_text(tokenizer, tokenizer.bos))
+    return tokenizer.encode(text, add_special=True, parse_special=True)
 
 
 def render(prompt: Prompt, tokenizer: Tokenizer, facts: ModelFacts, limit: int) -> Rendered:
@@ -114,30 +120,28 @@ def render(prompt: Prompt, tokenizer: Tokenizer, facts: ModelFacts, limit: int) 
         return Rendered(before + _fill(prompt), image_count(prompt.messages))
     if prompt.fill:
         return Rendered(before + prompt.text, image_count(prompt.messages))
-    if not prompt.go_template and not facts.jinja and prompt.text:
+    if not (prompt.renderer or prompt.go_template or facts.jinja) and prompt.text:
         return Rendered(before + prompt.text, image_count(prompt.messages))
-    messages, whole = prompt.messages, 0
-    if prompt.family in THINKING_HISTORY_FAMILIES:
+    messages, whole, text = prompt.messages, 0, ""
+    if prompt.forget_thinking:
         messages = without_old_thinking(messages)
     if prompt.truncate:
         num_ctx = _num_ctx(prompt, limit)
         counts: list[int] = []  # the whole conversation's comes first
+        texts: dict[int, str] = {}  # by their numbers of messages
         per_image = IMAGE_TOKENS if facts.projector else 0
 
         def fits(some: Sequence[Message]) -> bool:
-            text = _conversation(prompt, tokenizer, facts, some)
+            text = texts[len(some)] = _conversation(prompt, tokenizer, facts, some)
             count = len(tokenizer.encode(text, add_special=True, parse_special=True))
             counts.append(count)
             return count + per_image * image_count(some) <= num_ctx
 
         kept = newest_that_fit(messages, fits)
         whole = counts[0] if len(kept) < len(messages) else 0
-        messages = kept
-    return Rendered(
-        before + _conversation(prompt, tokenizer, facts, messages),
-        image_count(messages),
-        whole=whole,
-    )
+        messages, text = kept, texts.get(len(kept), "")
+    text = text or _conversation(prompt, tokenizer, facts, messages)
+    return Rendered(before + text, image_count(messages), whole=whole)
 
 
 def _num_ctx(prompt: Prompt, limit: int) -> int:
@@ -147,23 +151,33 @@ def _num_ctx(prompt: Prompt, limit: int) -> int:
 def _renders_here(prompt: Prompt) -> bool:
     """Whether Ollama would render this itself, and so cut it; the server that runs Jinja for it
     refuses long prompts instead."""
-    return bool(prompt.go_template or prompt.fill or prompt.raw is not None or prompt.text)
+    rendered = prompt.renderer or prompt.go_template or prompt.fill or prompt.raw is not None
+    return bool(rendered or prompt.text)
 
 
 def _conversation(
     prompt: Prompt, tokenizer: Tokenizer, facts: ModelFacts, messages: Sequence[Message]
 ) -> str:
+    chosen = inferred.choose(prompt, facts.jinja)
+    parser = PARSERS[chosen.name] if chosen and chosen.whole else None
+    tools = parser.declared(prompt.tools) if parser else prompt.tools
+    bridge = parser.bridge(messages[-1]) if parser and prompt.answering and messages else ""
+    if prompt.renderer:
+        write = renderers.find(prompt.renderer).write
+        return write(messages, read_all(tools), prompt.think) + bridge
     messages = with_image_markers(messages)
     if prompt.go_template:
-        return run_go(prompt, messages)
+        return run_go(prompt, messages, tools) + bridge
     if facts.jinja:
         template = jinja.compile_template(facts.jinja)
         bos, eos = _text(tokenizer, facts.bos), _text(tokenizer, facts.eos)
-        return template.render(messages, prompt.tools, think=prompt.think, bos=bos, eos=eos)
+        return template.render(messages, tools, think=prompt.think, bos=bos, eos=eos) + bridge
     return _chatml(messages)
 
 
-def run_go(prompt: Prompt, messages: Sequence[Message]) -> str:
+def run_go(
+    prompt: Prompt, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
+) -> str:
     """``messages`` through the prompt's Go template."""
     template = gotemplate.compile_template(prompt.go_template)
     turns = merged(messages)
@@ -173,7 +187,7 @@ def run_go(prompt: Prompt, messages: Sequence[Message]) -> str:
         {
             "System": system_text(messages),
             "Messages": govalues.messages(turns),
-            "Tools": govalues.tools(prompt.tools),
+            "Tools": govalues.tools(tools),
             "Response": "",
             **_thinking(prompt.think),
         }
@@ -192,7 +206,8 @@ def _fill(prompt: Prompt) -> str:
             }
         )
     system = [Message("system", prompt.system)] if prompt.system else []
-    return run_go(prompt, prompt.messages or [*system, Message("user", prompt.text)])
+    messages = prompt.messages or [*system, Message("user", prompt.text)]
+    return run_go(prompt, messages, prompt.tools)
 
 
 def _turn_by_turn(
@@ -236,11 +251,6 @@ def _chatml(messages: Sequence[Message]) -> str:
 
 def _adds_bos(tokenizer: Tokenizer) -> bool:
     return tokenizer.add_bos and tokenizer.bos >= 0
-
-
-def _without_bos(text: str, tokenizer: Tokenizer) -> str:
-    """``text`` without the BOS that the tokenizer will put there itself."""
-    return text.removeprefix(_text(tokenizer, tokenizer.bos)) if _adds_bos(tokenizer) else text
 
 
 def _text(tokenizer: Tokenizer, token: int) -> str:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from lhama.daemon.prompt import goparse, thinking
 from lhama.daemon.prompt.goparse import TemplateTextError
+from lhama.daemon.prompt.parsers.registry import PARSERS
 
-_COMPARED = frozenset({"tools", "thinking"})
+_GO_RESULTS = ('eq .Role "tool"', "tool_response", "TOOL_RESULTS")
+_JINJA_RESULTS = (
+    "tool_response",
+    "tool_results",
+    "role'] == 'tool'",
+    'role\'] == "tool"',
+    "role\"] == 'tool'",
+    'role"] == "tool"',
+    "message.role == 'tool'",
+    'message.role == "tool"',
+    "ipython",
+)
 
 
 def of_go(text: str) -> set[str]:
@@ -28,6 +40,13 @@ def of_jinja(text: str) -> set[str]:
     return found | {"thinking"} if thinking.tags_of_jinja(text) else found
 
 
+def of_parser(name: str) -> list[str]:
+    """``tools`` and ``thinking``, as far as the built-in parser of this name knows them."""
+    parser = PARSERS.get(name)
+    able = {"tools": parser.tools, "thinking": parser.thinking} if parser else {}
+    return [capability for capability, is_able in able.items() if is_able]
+
+
 def of_template(go_template: str, jinja: str, go_setting: bool | None = None) -> set[str]:
     """Capabilities of the template that would render; see ``select.select``."""
     if jinja and use_jinja(go_template, jinja, go_setting):
@@ -45,16 +64,25 @@ def use_jinja(go_template: str, jinja: str, go_setting: bool | None) -> bool:
 def prefers_jinja(go_template: str, jinja: str) -> bool:
     """Whether the Jinja text can do more: more capabilities and no loss of the tool round trip,
     or the same with tools and a round trip that the Go template lacks."""
-    go, other = of_go(go_template) & _COMPARED, of_jinja(jinja) & _COMPARED
-    go_returns = _shows_calls_of_go(go_template)
-    other_returns = "tool_calls" in jinja
-    if other > go:
+    go, other = of_go(go_template), of_jinja(jinja)
+    go_returns, other_returns = (
+        _returns_results_of_go(go_template),
+        _returns_results_of_jinja(jinja),
+    )
+    if len(other) > len(go):
         return other_returns or not go_returns
     return other == go and "tools" in other and other_returns and not go_returns
 
 
-def _shows_calls_of_go(text: str) -> bool:
+def _returns_results_of_go(text: str) -> bool:
+    """Whether the template shows the model its calls and what came of them."""
     try:
-        return "toolcalls" in goparse.identifiers(text)
+        names = goparse.identifiers(text)
     except TemplateTextError:
         return False
+    return {"tools", "toolcalls"} <= names and any(mark in text for mark in _GO_RESULTS)
+
+
+def _returns_results_of_jinja(text: str) -> bool:
+    calls = any(mark in text for mark in ("tool_calls", "assistant_tool_call"))
+    return calls and any(mark in text for mark in _JINJA_RESULTS)

@@ -10,8 +10,6 @@ from lhama.daemon.prompt.thinking import without_thinking
 from lhama.daemon.wire.messages import Message
 
 IMAGE_PLACEHOLDER = "[img]"
-THINKING_HISTORY_FAMILIES = frozenset({"qwen3", "deepseek-r1"})
-"""Families whose earlier answers are shown without their ``<think>`` block."""
 
 
 def system_text(messages: Sequence[Message]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import minijinja
 
 from lhama.daemon.errors import BadRequest
+from lhama.daemon.prompt.callids import calls_with_ids
 from lhama.daemon.prompt.conversation import merged, system_text
 from lhama.daemon.wire.messages import Message
 
@@ -26,6 +27,10 @@ MAX_OUTPUT_CHARS = 16 * 1024 * 1024
 
 # Marks the assistant's tokens for training; renders as its body.
 _GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
+
+
+# Mistral's templates refuse ids of any other length than nine.
+_SHORT_IDS = re.compile(r"id\s*\|\s*length\s*!=\s*9")
 
 
 class _TemplateRefusal(Exception):
@@ -39,6 +44,7 @@ class JinjaTemplate:
         if len(text) > MAX_TEMPLATE_BYTES:
             raise BadRequest(f"chat template is longer than {MAX_TEMPLATE_BYTES} bytes")
         self._environment = _environment()
+        self._short_ids = _SHORT_IDS.search(text) is not None
         try:
             self._environment.add_template("chat", _GENERATION.sub(_keep_trim, text))
         except (minijinja.TemplateError, ValueError) as error:
@@ -60,6 +66,7 @@ class JinjaTemplate:
         fails or does not end.
         """
         prefill = ""
+        messages = calls_with_ids(messages, short=self._short_ids)
         if messages and messages[-1].role == "assistant" and not messages[-1].tool_calls:
             prefill, messages = messages[-1].content, messages[:-1]
         values = {
@@ -110,6 +117,7 @@ def _environment() -> minijinja.Environment:
     )
     environment.auto_escape_callback = lambda _name: False
     environment.add_filter("tojson", _to_json)
+    environment.add_test("iterable", _is_iterable)
     environment.add_global("raise_exception", _raise)
     environment.add_global("strftime_now", lambda layout: datetime.now().strftime(layout))
     return environment
@@ -127,6 +135,11 @@ def _to_json(
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=pair, sort_keys=sort_keys
     )
+
+
+def _is_iterable(value: Any) -> bool:
+    """As in Python, where ``None`` is not; minijinja takes it for an empty list."""
+    return isinstance(value, Iterable)
 
 
 def _raise(message: str) -> None:

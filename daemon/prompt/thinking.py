@@ -49,15 +49,17 @@ def _over_messages(loop: ast.RangeNode) -> bool:
     )
 
 
+_OWN_THINKING = ("reasoning_content", "<SPECIAL_12>")
+"""Of templates that take thinking out of answers without the model writing it in tags."""
+
+
 @lru_cache(maxsize=64)
 def tags_of_jinja(text: str) -> Tags | None:
     """``<think>`` tags, if the template writes them or takes them out of earlier answers."""
-    if THINK.close not in text:
-        return None
-    splits = "split('</think>')" in text or 'split("</think>")' in text
-    if THINK.open in text or (splits and "reasoning_content" not in text):
+    if THINK.open in text and THINK.close in text:
         return THINK
-    return None
+    splits = any(f"content.split({q}{THINK.close}{q})" in text for q in "'\"")
+    return THINK if splits and not any(mark in text for mark in _OWN_THINKING) else None
 
 
 class ThinkingSplitter:
@@ -69,7 +71,7 @@ class ThinkingSplitter:
 
     def __init__(self, tags: Tags, *, started: bool = False) -> None:
         """``started``: the prompt ended with the opening tag."""
-        self._tags = tags
+        self.tags = tags
         self._held = ""
         self._state = "opened" if started else "before"
 
@@ -108,21 +110,21 @@ class ThinkingSplitter:
 
     def _find_opening(self) -> bool:
         start = self._held.lstrip(WHITE_SPACE)
-        if start.startswith(self._tags.open):
-            self._held = start[len(self._tags.open) :]
+        if start.startswith(self.tags.open):
+            self._held = start[len(self.tags.open) :]
             self._state = "opened"
             return True
-        if not self._tags.open.startswith(start):
+        if not self.tags.open.startswith(start):
             self._state = "content"
         return False
 
     def _split_thinking(self) -> str:
-        thinking, closed, rest = self._held.partition(self._tags.close)
+        thinking, closed, rest = self._held.partition(self.tags.close)
         if closed:
             self._held = rest
             self._state = "closed"
             return thinking
-        sure = len(self._held) - overlap(self._held, self._tags.close)
+        sure = len(self._held) - overlap(self._held, self.tags.close)
         thinking, self._held = self._held[:sure], self._held[sure:]
         return thinking
 

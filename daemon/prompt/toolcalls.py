@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from gotpl.parse import nodes as ast
 
+from lhama.daemon.durations import quote
 from lhama.daemon.prompt import goparse
+from lhama.daemon.prompt.parsers import jsonread
+from lhama.daemon.prompt.parsers.objects import Objects
+from lhama.daemon.prompt.parsers.parser import Parsed, ParseError, call_id
 from lhama.daemon.prompt.thinking import overlap
 from lhama.daemon.wire.messages import ToolCall
 
@@ -26,8 +28,9 @@ _JINJA_TAGS = (
     "<function_calls>",
     "<|tool_call_start|>",
 )
-_ID_LETTERS = string.ascii_lowercase + string.digits
-_ID_LENGTH = 8
+_INVALID = "llama-server returned invalid tool call arguments for {}: {}"
+"""Ollama's words for what its server's own parser let through."""
+_TOKEN = re.compile(r"\[[^\]]*\]|<[^>]*>")
 
 
 @lru_cache(maxsize=64)
@@ -78,9 +81,17 @@ class ToolCallParser:
     what is no call is dropped, as Ollama does.
     """
 
-    def __init__(self, tag: str, names: Sequence[str], rng: random.Random | None = None) -> None:
-        """``rng`` draws the calls' ids."""
+    def __init__(
+        self,
+        tag: str,
+        names: Sequence[str],
+        rng: random.Random | None = None,
+        *,
+        strict: bool = False,
+    ) -> None:
+        """``rng`` draws the calls' ids. ``strict``: a call whose JSON is broken is an error."""
         self._tag = tag
+        self._strict = strict and tag not in _OPENINGS
         longest_first = sorted(filter(None, names), key=len, reverse=True)
         self._names = re.compile(
             rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])"
@@ -88,31 +99,39 @@ class ToolCallParser:
         self._rng = rng or random.SystemRandom()
         self._state = "content" if not longest_first else "searching"
         self._held = ""
-        self._objects = _Objects()
+        self._objects = Objects()
         self._searched = 0
         self._count = 0
 
-    def feed(self, text: str) -> tuple[str, list[ToolCall]]:
-        """Content and calls that ``text`` settles."""
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Special tokens that the tag may begin with, or be."""
+        leading = _TOKEN.match(self._tag)
+        return (leading.group(), self._tag) if leading else ()
+
+    def feed(self, text: str) -> Parsed:
+        """Content and calls that ``text`` settles. Raises ``ParseError``."""
         if self._state == "content":
-            return text, []
+            return Parsed(text)
         content = ""
         if self._state == "searching":
             content = self._search(self._held + text)
             if self._state != "calling":
-                return content, []
+                return Parsed(content)
             text = self._held
             self._held = ""
         before = len(self._held)
         self._held += text
         calls = self._calls(text, before)
-        return (content + self._take() if self._state == "content" else content), calls
+        if self._state == "content":
+            content += self._take()
+        return Parsed(content, tool_calls=calls)
 
-    def finish(self) -> str:
+    def finish(self) -> Parsed:
         """Content that was held back: no more text comes."""
         if self._state == "searching" or (not self._count and self._tag in _OPENINGS):
-            return self._take()
-        return ""
+            return Parsed(self._take())
+        return Parsed()
 
     def _search(self, text: str) -> str:
         """Content before the tag, or before what may become it; the rest is held."""
@@ -154,62 +173,19 @@ class ToolCallParser:
         if name is None:
             return None
         try:
-            value = json.loads(self._held[start:end])
-        except (ValueError, RecursionError):
+            value = jsonread.value(self._held[start:end])
+        except ParseError as error:
+            if self._strict:
+                raise ParseError(_INVALID.format(quote(name.group()), error.message)) from None
             return None
-        call = ToolCall(name.group(), arguments(value, name.group()), self._count, self._new_id())
+        found = arguments(value, name.group())
+        call = ToolCall(name.group(), found, self._count, call_id(self._rng))
         self._count += 1
         return call
-
-    def _new_id(self) -> str:
-        return "call_" + "".join(self._rng.choices(_ID_LETTERS, k=_ID_LENGTH))
 
     def _take(self) -> str:
         taken, self._held = self._held, ""
         return taken
-
-
-class _Objects:
-    """Finds outermost JSON objects in a stream, looking at each character once."""
-
-    def __init__(self) -> None:
-        self._start = -1
-        self._depth = 0
-        self._brackets = 0
-        self._in_string = False
-        self._escaped = False
-        self.closed = False
-        """An array that was opened outside all objects is closed again."""
-
-    def feed(self, text: str, offset: int) -> list[tuple[int, int]]:
-        """Start and end of the objects that end in ``text``, which begins at ``offset``."""
-        found: list[tuple[int, int]] = []
-        for place, letter in enumerate(text, offset):
-            if self._in_string:
-                if self._escaped:
-                    self._escaped = False
-                elif letter == "\\":
-                    self._escaped = True
-                elif letter == '"':
-                    self._in_string = False
-            elif letter == "{":
-                if self._depth == 0:
-                    self._start = place
-                self._depth += 1
-            elif letter == "}" and self._depth:
-                self._depth -= 1
-                if self._depth == 0:
-                    found.append((self._start, place + 1))
-            elif letter == '"':
-                self._in_string = self._depth > 0
-            elif self._depth == 0 and letter in "[]":
-                self._brackets += 1 if letter == "[" else -1
-                self.closed = self._brackets == 0
-        return found
-
-    def moved(self, by: int) -> None:
-        """The first ``by`` characters of the text are gone."""
-        self._start -= by
 
 
 def arguments(value: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -236,7 +212,7 @@ def _object(value: Any) -> dict[str, Any] | None:
     """``value`` if it is an object, or the object that it holds as a string."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = jsonread.value(value)
+        except ParseError:
             return None
     return value if isinstance(value, dict) else None

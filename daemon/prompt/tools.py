@@ -58,7 +58,7 @@ class Tool:
 
     def types(self, parameter: str) -> list[str]:
         """What JSON types a parameter may have; none for one that is not declared."""
-        schema = self.properties.get(parameter, {})
+        schema: Mapping[str, Any] = self.properties.get(parameter, {})
         if choices := schema.get("anyOf"):
             return [name for choice in choices for name in type_names(choice)]
         return type_names(schema)

@@ -6,6 +6,8 @@ import time
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+import msgspec
+
 from lhama.daemon.protocol import goencode, times
 from lhama.daemon.protocol.answer import Answer, Piece, only_text
 from lhama.daemon.protocol.replies import (
@@ -81,7 +83,24 @@ class NativeAnswer(Answer):
 
 
 class GenerateAnswer(NativeAnswer):
+    """Calls come with the end, without ids: nobody declared tools here."""
+
     chat = False
+
+    def __init__(self, model: str, began_ns: int = 0, load_ns: int = 0) -> None:
+        super().__init__(model, began_ns, load_ns)
+        self._calls: list[wire.ToolCall] = []
+
+    def _chunk(self, delta: wire.Delta, now: str) -> bytes:
+        if delta.tool_calls:
+            self._calls += delta.tool_calls
+            delta = msgspec.structs.replace(delta, tool_calls=[])
+        return super()._chunk(delta, now)
+
+    def _end(self, piece: Piece, done: wire.Done) -> bytes:
+        calls = [*self._calls, *piece.tool_calls]
+        piece.tool_calls = [msgspec.structs.replace(call, id="") for call in calls]
+        return super()._end(piece, done)
 
     def debug(self, rendered: wire.Rendered) -> bytes:
         info = DebugInfo(rendered.text, rendered.images)

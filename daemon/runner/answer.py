@@ -23,9 +23,11 @@ class Answer:
         parser: OutputParser,
         prompt: str | None = None,
         truncated_tokens: int = 0,
+        visible: frozenset[int] = frozenset(),
     ) -> None:
         """``prompt``: its text, if the tokens of prompt and answer together shall be reported
-        (generate's deprecated ``context``). ``truncated_tokens``: what was cut of it."""
+        (generate's deprecated ``context``). ``truncated_tokens``: what was cut of it.
+        ``visible``: special tokens that the parser must see."""
         self.id = request_id
         self.truncated_tokens = truncated_tokens
         self._untold = truncated_tokens
@@ -35,6 +37,7 @@ class Answer:
         self._repetition = Repetition()
         self._end = ""
         self._parser = parser
+        self._visible = visible
         self._logprobs: list[TokenLogprob] = []
         self._transcript = None if prompt is None else [prompt]
 
@@ -47,7 +50,8 @@ class Answer:
         """Add one token; ``None`` while there is nothing to send."""
         if row.logprob is not None:
             self._logprobs.append(self._logprob(row, row.logprob))
-        text = self._text.feed(self._tokenizer.piece(row.token))
+        special = row.token in self._visible
+        text = self._text.feed(self._tokenizer.piece(row.token, special=special))
         sent = self._stop.feed(text) if text else ""
         if self._stop.matched:
             self._end = "stop"

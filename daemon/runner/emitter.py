@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
 
+from lhama.daemon.errors import LhamaError
 from lhama.daemon.runner.answer import join
 from lhama.daemon.runner.batcher import News
 from lhama.daemon.runner.sequence import Sequence
@@ -41,7 +42,8 @@ class Emitter:
             except Exception as problem:
                 stopped(item.sequence)
                 deltas.pop(request_id, None)
-                failures[request_id] = _unreadable(problem)
+                expected = isinstance(problem, LhamaError)
+                failures[request_id] = str(problem) if expected else _unreadable(problem)
         if deltas:
             self._send_frame(deltas, news, failures, stopped)
         for request_id, failure in failures.items():

@@ -79,6 +79,7 @@ class Service:
         self._pipeline = pipeline
         self._inbox = pipeline.inbox
         self._send = send
+        self._tags: dict[tuple[str, ...], frozenset[int]] = {}
         self._compilers = Compilers(Grammars(engine.tokenizer))
         if engine.limits.late_mask:
             self._compilers.prepare(idle=lambda: not pipeline.active)
@@ -118,7 +119,13 @@ class Service:
         parser = OutputParser(request.prompt, built.text, self._facts.jinja)
         transcript = built.text if request.want_context else None
         answer = Answer(
-            request.id, self._tokenizer, request.stop, parser, transcript, built.truncated
+            request.id,
+            self._tokenizer,
+            request.stop,
+            parser,
+            transcript,
+            built.truncated,
+            self._tokens_of(parser.tags),
         )
         submission = Submission(
             request.id,
@@ -151,6 +158,15 @@ class Service:
 
         self._compilers.begin(submission.id, text, made)
 
+    def _tokens_of(self, tags: tuple[str, ...]) -> frozenset[int]:
+        """The tokens of those tags that are one."""
+        known = self._tags.get(tags)
+        if known is None:
+            encode = self._tokenizer.encode
+            tokens = (encode(tag, add_special=False, parse_special=True) for tag in tags)
+            known = self._tags[tags] = frozenset(t[0] for t in tokens if len(t) == 1)
+        return known
+
     def _kept(self, num_keep: int, prompt: list[int]) -> int:
         """Tokens a context shift keeps: ``num_keep``, negative: all of the prompt, and one more
         where the tokenizer adds a BOS, as llama.cpp's server has it."""
@@ -159,7 +175,7 @@ class Service:
     def _render(self, request: Render) -> None:
         limit = self._engine.limits.context
         shown = render(request.prompt, self._tokenizer, self._facts, limit)
-        tokens = len(encode(shown.text, self._tokenizer))
+        tokens = len(encode(request.prompt, shown.text, self._tokenizer))
         self._send(Rendered(request.id, shown.text, shown.images, tokens))
 
     def _refuse_embedding(self, request: Embed) -> None:

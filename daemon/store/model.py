@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lhama.daemon.errors import StoreError
-from lhama.daemon.prompt.capabilities import of_go, of_template
+from lhama.daemon.prompt.capabilities import of_go, of_parser, of_template
+from lhama.daemon.prompt.renderers import variants
 from lhama.daemon.prompt.select import Renderer, select
 from lhama.daemon.store import manifests
 from lhama.daemon.store.configblob import Config
@@ -20,6 +21,7 @@ from lhama.daemon.wire.messages import Message
 from lhama.plugins.backend import ModelFiles
 from lhama.plugins.gguf import GGUF, GGUFError
 
+GPT_OSS = frozenset({"gptoss", "gpt-oss"})
 HeaderReader = Callable[[Path], GGUF]
 
 NO_TEMPLATE = "{{ .Prompt }}"
@@ -123,9 +125,29 @@ class StoredModel:
         except StoreError:
             return ""
 
+    @property
+    def uses_harmony(self) -> bool:
+        """gpt-oss with a template in its own format: it answers in that too."""
+        marks = ("<|start|>", "<|end|>")
+        return self.config.model_family in GPT_OSS and all(m in self.go_template for m in marks)
+
+    @property
+    def renderer(self) -> str:
+        """Name of the built-in renderer; empty where a template renders."""
+        names = (self.name.short, self.name.full)
+        return variants.resolved(self.config.renderer, names, self.config.model_type)
+
+    @property
+    def parser(self) -> str:
+        """Name of the built-in parser; empty where the template says how to parse."""
+        return self.config.parser or ("harmony" if self.uses_harmony else "")
+
     @cached_property
     def template(self) -> str:
-        """The Go template that renders; empty where the GGUF's Jinja template does, or none."""
+        """The Go template that renders; empty where the GGUF's Jinja template does, or none. With
+        a built-in renderer or parser the Go template goes before Jinja."""
+        if self.go_template and (self.config.renderer or self.parser):
+            return self.go_template
         chosen = select(self.go_template, self.chat_template, self.go_setting)
         return self.go_template if chosen is Renderer.GO else ""
 
@@ -134,18 +156,25 @@ class StoredModel:
         """``completion`` or ``embedding``, and what the templates and projectors add; Ollama's
         order. Without readable weights, what the rest says."""
         found = list(self.config.capabilities or ())
-        by_template = of_template(self.go_template, self.chat_template, self.go_setting)
+        by_template = self._of_template()
         in_order = [c for c in ("tools", "insert", "thinking") if c in by_template]
-        if self.chat_template and not self.template:
+        if self.chat_template and not self.template and not self.config.renderer:
             found += in_order
         try:
             found += self._of_weights()
         except StoreError:
             pass
         found += in_order
-        if self.config.model_family in ("gptoss", "gpt-oss"):
+        found += of_parser(self.config.parser)
+        if self.config.model_family in GPT_OSS:
             found.append("thinking")
         return list(dict.fromkeys(found))
+
+    def _of_template(self) -> set[str]:
+        """What the template adds that renders, or would where a built-in renderer steps aside."""
+        if self.config.renderer or (self.parser and self.go_template):
+            return set() if self.go_setting is False else of_go(self.go_template)
+        return of_template(self.go_template, self.chat_template, self.go_setting)
 
     @cached_property
     def listed_capabilities(self) -> list[str]:
@@ -158,10 +187,10 @@ class StoredModel:
             pass
         found += self.config.capabilities or ()
         if self.go_template:
-            by_template = of_go(self.go_template)
-            found += [c for c in ("tools", "insert", "thinking") if c in by_template]
-            if self.config.model_family in ("gptoss", "gpt-oss"):
-                found.append("thinking")
+            able = of_go(self.go_template) | set(of_parser(self.config.parser))
+            if self.config.model_family in GPT_OSS:
+                able.add("thinking")
+            found += [c for c in ("tools", "insert", "thinking") if c in able]
         if self.projectors:
             found.append("vision")
         return list(dict.fromkeys(found))

@@ -50,6 +50,7 @@ class Generation:
             second = wire.Message(role="assistant", thinking=thoughts)
             self._prompt.messages = [*self._prompt.messages, *([second] if thoughts else [])]
         self._request.grammar = grammar
+        self._prompt.answering = bool(grammar)
         await self._lease.generate(self._request, sink)
 
     async def _think(self, sink: Sink) -> str | None:

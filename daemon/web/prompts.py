@@ -24,16 +24,17 @@ def for_generate(
     stored = model.messages if request.context is None else ()
     return Prompt(
         messages=[*_system(system), *stored, user],
+        renderer=model.renderer,
         go_template=request.template or model.template,
-        parser=model.config.parser,
+        parser=model.parser,
         fill=bool(request.template or request.suffix),
         text=request.prompt,
         system="" if request.suffix else system,
         suffix=request.suffix,
-        think=think,
+        think=_known_effort(model, think),
+        think_by_default=request.think is None,
         context=request.context,
         truncate=truncate,
-        family=model.config.model_family,
         num_ctx=num_ctx,
     )
 
@@ -47,11 +48,12 @@ def for_chat(
     return Prompt(
         messages=[*system, *model.messages, *given],
         tools=[tools.tool(tool) for tool in request.tools],
+        renderer=model.renderer,
         go_template=model.template,
-        parser=model.config.parser,
-        think=think,
+        parser=model.parser,
+        think=_known_effort(model, think),
+        forget_thinking=model.config.model_family == "qwen3" or model.name.model == "deepseek-r1",
         truncate=request.truncate is not False,
-        family=model.config.model_family,
         num_ctx=num_ctx,
     )
 
@@ -71,6 +73,11 @@ def grammar(form: bytes) -> str:
             f'invalid format: {quote(text)}; expected "json" or a valid JSON Schema object'
         )
     return text
+
+
+def _known_effort(model: StoredModel, think: bool | str | None) -> bool | str | None:
+    """Harmony knows three levels of thinking."""
+    return "high" if think == "max" and model.uses_harmony else think
 
 
 def _system(text: str) -> list[Message]:

@@ -45,10 +45,12 @@ class Prompt(msgspec.Struct, omit_defaults=True):
 
     messages: list[Message] = []
     tools: list[dict[str, Any]] = []
+    renderer: str = ""
+    """Name of a built-in prompt format; empty: a template renders."""
     go_template: str = ""
     """Go template text. Empty: the GGUF's own Jinja template; without one, the prompt as it is."""
     parser: str = ""
-    """Name of a built-in output parser; empty: inferred from the template."""
+    """Name of a built-in output parser; empty or unknown: inferred from the template."""
     raw: str | None = None
     fill: bool = False
     text: str = ""
@@ -56,14 +58,18 @@ class Prompt(msgspec.Struct, omit_defaults=True):
     system: str = ""
     suffix: str = ""
     think: bool | str | None = None
+    think_by_default: bool = False
+    """Nobody asked to think: built-in parsers go by that (generate)."""
+    answering: bool = False
+    """The thinking is over or forbidden: what is generated is the answer itself."""
+    forget_thinking: bool = False
+    """Show earlier answers without the ``<think>`` block in their text."""
     context: list[int] | None = None
     """Tokens of an earlier answer, detokenized in front of the prompt (generate, deprecated)."""
     truncate: bool = True
     """Drop the oldest messages, then the oldest tokens, until the prompt fits."""
     num_ctx: int = 0
     """Tokens the prompt must fit in, where that is less than the runner's context; 0: the same."""
-    family: str = ""
-    """Architecture, for rules that hang on it (qwen3's thinking history)."""
 
 
 # ----------------------------------------------------------------------------- daemon → runner

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from lhama.daemon.prompt import output
-from lhama.daemon.prompt.output import OutputParser, Parsed
+from lhama.daemon.prompt.output import OutputParser
+from lhama.daemon.prompt.parsers.parser import Parsed
 from lhama.daemon.prompt.thinking import Tags, ThinkingSplitter, tags_of_go, tags_of_jinja
 from lhama.daemon.prompt.toolcalls import ToolCallParser, tag_of_go, tag_of_jinja
 from lhama.daemon.wire.messages import Prompt
@@ -74,10 +74,10 @@ def parse(tag: str, cut: list[str]) -> tuple[str, list[tuple[str, object]], list
     parser = ToolCallParser(tag, ["get", "get_weather"], random.Random(1))
     content, calls = "", []
     for piece in cut:
-        text, found = parser.feed(piece)
-        content += text
-        calls += found
-    content += parser.finish()
+        parsed = parser.feed(piece)
+        content += parsed.content
+        calls += parsed.tool_calls
+    content += parser.finish().content
     return content, [(c.name, c.arguments) for c in calls], [c.index for c in calls]
 
 
@@ -137,8 +137,8 @@ def test_tool_calls(tag: str, text: str, content: str, calls: list[tuple[str, ob
 
 def test_a_call_is_sent_as_soon_as_it_is_whole() -> None:
     parser = ToolCallParser("{", ["get"])
-    assert parser.feed('{"name": "get", "arguments": {') == ("", [])
-    text, (call,) = parser.feed("}}")
+    assert parser.feed('{"name": "get", "arguments": {') == Parsed()
+    text, _, (call,) = parser.feed("}}")
     assert text == ""
     assert re.fullmatch("call_[a-z0-9]{8}", call.id)
 
@@ -215,16 +215,13 @@ def test_output_after_an_open_tag_in_the_prompt(think: bool | None) -> None:
     assert run(by_jinja, ["a</think>", "b"])[:2] == ("b", "a")
 
 
-def test_a_family_parser_is_taken_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Shouting:
-        def __init__(self, prompt: Prompt, text: str) -> None:
-            self.end = text
+def test_a_built_in_parser_is_taken_by_name() -> None:
+    parsed = run(OutputParser(Prompt(parser="qwen3-thinking", think=True), ""), ["a</think>", "b"])
+    assert (parsed.thinking, parsed.content) == ("a", "b")
 
-        def feed(self, text: str) -> Parsed:
-            return Parsed(text.upper())
 
-        def finish(self) -> Parsed:
-            return Parsed(self.end)
-
-    monkeypatch.setitem(output.FAMILY_PARSERS, "shouting", Shouting)
-    assert run(OutputParser(Prompt(parser="shouting"), "!"), ["a", "b"]).content == "AB!"
+def test_raw_text_is_not_parsed() -> None:
+    assert (
+        run(OutputParser(Prompt(parser="qwen3-thinking", raw="x"), ""), ["a</think>b"])[0]
+        == "a</think>b"
+    )

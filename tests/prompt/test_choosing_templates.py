@@ -10,12 +10,12 @@ from lhama.daemon.wire.messages import Message, Prompt
 
 PLAIN = "{{ range .Messages }}{{ .Content }}{{ end }}"
 TOOLS = "{{ .Tools }}" + PLAIN
-ROUND = "{{ .Tools }}{{ range .Messages }}{{ .ToolCalls }}{{ end }}"
+ROUND = '{{ .Tools }}{{ range .Messages }}{{ .ToolCalls }}{{ if eq .Role "tool" }}{{ end }}{{ end }}'
 THINKS = "{{ range .Messages }}{{ if .Thinking }}<t>{{ .Thinking }}</t>{{ end }}{{ end }}"
 FIM = "{{ .Prompt }}{{ .Suffix }}"
 J_PLAIN = "{{ messages }}"
 J_TOOLS = "{{ tools }}"
-J_ROUND = "{{ tools }}{{ m.tool_calls }}"
+J_ROUND = "{{ tools }}{{ m.tool_calls }}{% if message.role == 'tool' %}{% endif %}"
 J_ALL = J_ROUND + "<think></think>"
 
 

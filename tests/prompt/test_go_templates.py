@@ -65,7 +65,8 @@ def test_no_tools_are_false_and_absent_properties_null() -> None:
     assert execute("{{ if .Tools }}yes{{ else }}no{{ end }}", Tools=govalues.tools([])) == "no"
     (wire,) = govalues.tools([{"type": "function", "function": {"name": "f"}}])
     assert str(wire) == (
-        '{"type":"function","function":{"name":"f","parameters":{"type":"","properties":null}}}'
+        '{"type":"function","function":{"name":"f","description":"",'
+        '"parameters":{"type":"","properties":null}}}'
     )
 
 

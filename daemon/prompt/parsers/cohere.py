@@ -18,7 +18,7 @@ _TEXT, _TEXT_END = "<|START_TEXT|>", "<|END_TEXT|>"
 _RESPONSE, _RESPONSE_END = "<|START_RESPONSE|>", "<|END_RESPONSE|>"
 _ACTION, _ACTION_END = "<|START_ACTION|>", "<|END_ACTION|>"
 _TURN_END = "<|END_OF_TURN_TOKEN|>"
-_BETWEEN = (_TEXT, _RESPONSE, _ACTION, _TURN_END)
+_BETWEEN = (_TEXT, _RESPONSE, _ACTION, _THINKING, _TURN_END)
 _IN_CONTENT = Tags(_TEXT_END, _RESPONSE_END, _TURN_END)
 _IN_THINKING, _IN_ACTION = Tags(_THINKING_END), Tags(_ACTION_END)
 
@@ -52,13 +52,11 @@ class Cohere(Machine):
 
     def _between(self) -> bool:
         """Between blocks."""
+        states = {_ACTION: self._in_action, _THINKING: self._in_thinking, _TURN_END: self._between}
         for tag in _BETWEEN:
             if self._held.startswith(tag):
                 self._held = self._held[len(tag) :]
-                if tag == _TURN_END:
-                    self._eats_space = True
-                else:
-                    self._go(self._in_action if tag == _ACTION else self._in_content)
+                self._go(states.get(tag, self._in_content), eat_space=tag == _TURN_END)
                 return True
         if any(tag.startswith(self._held) for tag in _BETWEEN) and not self._at_end:
             return False

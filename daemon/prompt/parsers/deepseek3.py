@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from lhama.daemon.prompt.gotext import SPACE
 from lhama.daemon.prompt.parsers import jsonread
 from lhama.daemon.prompt.parsers.machine import Machine
@@ -23,7 +25,16 @@ _IN_OUTPUT, _IN_OUTPUTS = Tags(_OUTPUT_END), Tags(_OUTPUTS_END)
 class DeepSeek3(Machine):
     """Thinks only when asked to. A call with broken arguments is dropped."""
 
-    tags = (_THOUGHT, _CALLS, _CALLS_END, _CALL, _CALL_END, _SEPARATOR, _OUTPUT, _OUTPUT_END)
+    tags: ClassVar[tuple[str, ...]] = (
+        _THOUGHT,
+        _CALLS,
+        _CALLS_END,
+        _CALL,
+        _CALL_END,
+        _SEPARATOR,
+        _OUTPUT,
+        _OUTPUT_END,
+    )
     _ends = Tags(_CALLS, _OUTPUT)
 
     def __init__(self, request: Request) -> None:

@@ -54,11 +54,11 @@ class Glm47(Tagged):
 
     def _incomplete(self, text: str) -> str:
         found = _TAG.findall(text)
-        if open_ := len(found) % 4 and found[-1].startswith("<arg") and found[-1]:
+        if found and found[-1] in (_KEY, _VALUE):
             line = text.count("\n") + 1
-            return f"XML syntax error on line {line}: element {open_} closed by </tool_call>"
-        if len(found) % 4:
-            keys, values = found.count(_KEY), found.count(_VALUE)
+            return f"XML syntax error on line {line}: element {found[-1]} closed by </tool_call>"
+        keys, values = found.count(_KEY), found.count(_VALUE)
+        if keys != values:
             return f"mismatched arg_key and arg_value counts: {keys} keys, {values} values"
         name, pairs = _pairs(text)
         tool = self.request.tool(name)
@@ -66,10 +66,10 @@ class Glm47(Tagged):
             return "empty function name"
         if tool is None:
             return f"tool {quote(name)} is not declared"
-        keys = {key for key, _ in pairs}
-        if "" in keys:
+        given = {key for key, _ in pairs}
+        if "" in given:
             return "empty argument name"
-        missing = next((key for key in tool.required if key not in keys), None)
+        missing = next((key for key in tool.required if key not in given), None)
         if missing is None:
             return ""
         return f"required argument {quote(missing)} is missing for tool {quote(name)}"

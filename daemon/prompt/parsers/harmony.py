@@ -14,6 +14,7 @@ from lhama.daemon.prompt.parsers import jsonread
 from lhama.daemon.prompt.parsers.machine import Machine
 from lhama.daemon.prompt.parsers.parser import ParseError, Request
 from lhama.daemon.prompt.parsers.tags import Tags
+from lhama.daemon.wire.messages import Message
 
 _START, _END, _MESSAGE = "<|start|>", "<|end|>", "<|message|>"
 _CHANNEL, _CONSTRAIN = "<|channel|>", "<|constrain|>"
@@ -57,6 +58,12 @@ class Harmony(Machine):
             {**tool, "function": {**f, "name": shown[f["name"]]}} if f.get("name") else tool
             for tool, f in zip(tools, functions, strict=True)
         ]
+
+    @staticmethod
+    def bridge(last: Message) -> str:
+        """The final channel's header; an open message is closed before it."""
+        continued = last.role == "assistant" and (last.content or last.thinking)
+        return f"{_END}{_ASSISTANT}{FINAL}" if continued else FINAL
 
     def skip_thinking(self) -> None:
         self._held = _ASSISTANT + FINAL

@@ -80,6 +80,11 @@ class Parser(ABC):
         """The tools as the prompt shall declare them."""
         return tools
 
+    @staticmethod
+    def bridge(last: Message) -> str:
+        """What the prompt lacks after ``last`` for the answer itself to come next."""
+        return ""
+
     def call(self, name: str, arguments: dict[str, Any]) -> ToolCall:
         """The next call, with a number and an id."""
         self._numbered += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import ClassVar
 
 from lhama.daemon.prompt.parsers import typed
 from lhama.daemon.prompt.parsers.parser import ParseError, Request
@@ -15,7 +16,7 @@ _ELEMENT = re.compile(r"<(function|parameter)=([^>]+)>|</(function|parameter)>")
 
 class Qwen3Coder(Tagged):
     thinking = False
-    tags = ("<tool_call>", "</tool_call>")
+    tags: ClassVar[tuple[str, ...]] = ("<tool_call>", "</tool_call>")
 
     def _read(self, text: str) -> Iterable[ToolCall]:
         name, parameters = _function(text)

@@ -39,7 +39,7 @@ class Renderer:
 
 
 RENDERERS = {
-    "cogito": Renderer(cogito.render, cogito.BOS),
+    "cogito": Renderer(cogito.render, deepseek31.BOS),
     "cohere": Renderer(cohere.render, cohere.BOS),
     "deepseek3.1": Renderer(deepseek31.render, deepseek31.BOS),
     "functiongemma": Renderer(functiongemma.render, functiongemma.BOS),
