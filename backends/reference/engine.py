@@ -100,6 +100,7 @@ class ReferenceEngine:
 
     def __init__(self, behaviour: Behaviour, options: LoadOptions) -> None:
         self._behaviour = behaviour
+        self._script = [*behaviour.says.encode(), EOS] if behaviour.says else []
         embeds = behaviour.pooling > 0
         longest = min(options.context, options.batch) if embeds else options.context
         self.limits = Limits(
@@ -122,6 +123,7 @@ class ReferenceEngine:
         self._sampling: list[Admit | None] = [None] * options.slots
         self._last: list[int] = [DROPPED] * options.slots
         self._due = 0.0
+        self._said = [0] * options.slots
         self._random = random.Random(behaviour.jitter_seed)
         self._work: queue.SimpleQueue[Handle | Embedding | None] = queue.SimpleQueue()
         self._embedded = itertools.count(1)
@@ -198,6 +200,7 @@ class ReferenceEngine:
             self._apply(op)
         for admit in plan.admits:
             self._sampling[admit.slot] = admit
+            self._said[admit.slot] = 0
         live = [
             (row, fed) for row, fed in zip(plan.rows, handle.tokens, strict=True) if fed != DROPPED
         ]
@@ -245,10 +248,11 @@ class ReferenceEngine:
         self._require(admit is not None and admit.epoch == row.epoch, f"{row} was not admitted")
         assert admit is not None
         digest = self._hashes[row.slot].digest()
-        if admit.sampling.temperature <= 0 and admit.logprobs < 0 and mask is None:
+        greedy = admit.sampling.temperature <= 0 and admit.logprobs < 0 and mask is None
+        if greedy and not self._script:
             token = self._last[row.slot] = _likeliest(digest, self._behaviour.end_after)
             return RowResult(row.slot, row.epoch, token)
-        logits = _logits(digest, self._behaviour.end_after)
+        logits = self._logits(row.slot, digest)
         norm = math.log(sum(math.exp(value) for value in logits.values()))
         token = _draw(_allowed(logits, mask), admit.sampling, len(self._cache[row.slot]))
         self._last[row.slot] = token
@@ -257,6 +261,15 @@ class ReferenceEngine:
         ranked = sorted(logits.items(), key=lambda item: -item[1])[: admit.logprobs]
         top = tuple((t, value - norm) for t, value in ranked)
         return RowResult(row.slot, row.epoch, token, logits.get(token, -1e9) - norm, top)
+
+    def _logits(self, slot: int, digest: bytes) -> dict[int, float]:
+        """What is likely next: the scripted answer's next token, or a few by hash."""
+        script = self._script
+        if not script:
+            return _logits(digest, self._behaviour.end_after)
+        said = self._said[slot]
+        self._said[slot] += 1
+        return {script[min(said, len(script) - 1)]: 9.0}
 
     # -------------------------------------------------------------------------- delays and faults
 

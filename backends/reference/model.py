@@ -37,6 +37,8 @@ class Behaviour:
     """Not 0: every delay is drawn from 0 to twice its value, by this seed."""
     end_after: int = 0
     """The mean length of an answer in tokens; 0: only ``num_predict`` and stop strings end it."""
+    says: str = ""
+    """Every answer, as far as no mask forbids it; empty: a hash decides."""
     load_us: int = 0
     memory_context: int = 0
     """The longest context that memory is enough for; 0: any."""

@@ -10,7 +10,9 @@ from lhama.daemon.wire.messages import Message, Prompt
 
 PLAIN = "{{ range .Messages }}{{ .Content }}{{ end }}"
 TOOLS = "{{ .Tools }}" + PLAIN
-ROUND = '{{ .Tools }}{{ range .Messages }}{{ .ToolCalls }}{{ if eq .Role "tool" }}{{ end }}{{ end }}'
+ROUND = (
+    '{{ .Tools }}{{ range .Messages }}{{ .ToolCalls }}{{ if eq .Role "tool" }}{{ end }}{{ end }}'
+)
 THINKS = "{{ range .Messages }}{{ if .Thinking }}<t>{{ .Thinking }}</t>{{ end }}{{ end }}"
 FIM = "{{ .Prompt }}{{ .Suffix }}"
 J_PLAIN = "{{ messages }}"

@@ -151,3 +151,22 @@ def test_every_token_has_its_log_probability() -> None:
     _, _, found = spoken(["a", raw[:2], raw[2:], "<", "end>"], ["<end>"], logprobs=True)
     assert [item.token for item in found] == [b"a", raw[:2], raw[2:], b"<", b"end>"]
     assert {item.logprob for item in found} == {-0.5}
+
+
+class Marked(Pieces):
+    """Its tokens 1 to 4 are special: their text shows only where it is asked for."""
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        return self.pieces[token] if special or token > 4 else b""
+
+
+def test_only_tags_that_the_parser_must_see_become_text() -> None:
+    """Harmony needs its messages' tokens (contract §10.21); those of other formats stay hidden."""
+    texts = ["<|channel|>", "<|message|>", "<|end|>", "<|call|>", "analysis", "hm", "a"]
+    tokenizer = Marked([text.encode() for text in texts])
+    parser = OutputParser(Prompt(parser="harmony"), "")
+    visible = frozenset(n for n, text in enumerate(texts, 1) if text in parser.tags)
+    assert visible == {1, 2, 3}
+    answer = Answer(1, tokenizer, [], parser, visible=visible)
+    deltas = [answer.feed(RowResult(0, 0, token)) for token in (1, 5, 2, 6, 4)]
+    assert "".join(delta.thinking for delta in deltas if delta) == "hm"

@@ -90,13 +90,14 @@ def _pairs(text: str) -> tuple[str, Pairs]:
     """
     name, *pieces = _TAG.split(text)
     slots = _Slots()
+    expected, before = 0, ""
     inner = _NAME_AND_KEY.fullmatch(name) if pieces and pieces[0] != _KEY else None
     if inner:
         name, key = inner.groups()
         slots.put(key, _IS_KEY)
-        pieces = pieces[1:] if pieces[0] == _KEY_END else pieces
-    expected = 2 if inner else 0
-    before = ""
+        expected = 2
+        if pieces[0] == _KEY_END:
+            before, *pieces = pieces[1:]
     for tag, after in zip(pieces[::2], pieces[1::2], strict=True):
         found = _CYCLE.index(tag)
         slots.put_between(before, expected, found)

@@ -51,11 +51,12 @@ class Machine(Parser):
                 self._eats_space = not self._held
             if not self._held or not self._state():
                 break
-        parsed = Parsed(self._content, self._thinking, self._calls)
+        content, thinking = self._content, self._thinking
         self._content = self._thinking = ""
-        if self._calls:
-            self._calls = []
-        return parsed
+        if not self._calls:
+            return Parsed(content, thinking)
+        calls, self._calls = self._calls, []
+        return Parsed(content, thinking, calls)
 
     def _go(self, state: State, *, eat_space: bool = False) -> None:
         """Change the state; ``eat_space``: white space that follows belongs to nothing."""
