@@ -80,9 +80,15 @@ class Service:
         self._inbox = pipeline.inbox
         self._send = send
         self._tags: dict[tuple[str, ...], frozenset[int]] = {}
+        self._seen = -1
         self._compilers = Compilers(Grammars(engine.tokenizer))
         if engine.limits.late_mask:
-            self._compilers.prepare(idle=lambda: not pipeline.active)
+            self._compilers.prepare(idle=self._resting)
+
+    def _resting(self) -> bool:
+        """Whether there is nothing to do, and was not since this was asked before."""
+        before, self._seen = self._seen, self._pipeline.progress
+        return before == self._seen and not self._pipeline.active
 
     def handle(self, message: ToRunner) -> None:
         """Answer one message, or hand it to the pipeline. Never raises for a request's sake."""
