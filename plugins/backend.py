@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 API_VERSION = 1
 """Version of this contract. The core refuses a backend built for another one, in words."""
@@ -191,8 +191,20 @@ KvOp: TypeAlias = Trim | Copy | Shift
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """A picture or a sound inside a prompt, as an engine that ``ReadsMedia`` has it."""
+
+    digest: str
+    """Equal for equal content in an equal place, and for no other."""
+    positions: int
+    """It takes in the context."""
+    content: Any = field(compare=False)
+    """The engine's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One sequence's share of a step: some prompt tokens, or one generated token."""
+    """One sequence's share of a step: some prompt tokens, a medium, or one generated token."""
 
     slot: int
     epoch: int
@@ -205,6 +217,13 @@ class Row:
     """Sample after the last token. False for all but the last chunk of a prompt."""
     masked: bool = False
     """A token mask will come through ``StepHandle.supply_masks`` before sampling."""
+    media: Media | None = None
+    """Computed in place of tokens, of which the row then has none; never sampled from."""
+
+    @property
+    def size(self) -> int:
+        """Positions the row takes."""
+        return self.media.positions if self.media is not None else len(self.tokens) or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +425,18 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release everything. No step is in flight. Called once."""
+        ...
+
+
+@runtime_checkable
+class ReadsMedia(Protocol):
+    """An engine whose model sees pictures or hears sounds, beside ``Engine``."""
+
+    def read_prompt(self, parts: Sequence[str | bytes]) -> list[int | Media]:
+        """Tokenize a prompt of text and media (files' bytes) in turn, special tokens in front.
+
+        Safe to call from any thread. Raises ``BackendError`` for media it cannot read.
+        """
         ...
 
 

@@ -57,8 +57,9 @@ class LlamaCppBackend:
 
     def estimate(self, model: ModelFiles, options: LoadOptions) -> MemoryEstimate:
         accelerators = _accelerators()
-        free = sum(device.free_bytes for device in accelerators) if accelerators else None
-        return memory.estimate(_header(model), options, free)
+        taken = memory.file_bytes(model.projectors)
+        free = sum(d.free_bytes for d in accelerators) - taken if accelerators else None
+        return memory.estimate(_header(model), options, free, model.projectors)
 
     def load(self, model: ModelFiles, options: LoadOptions, progress: Progress) -> Engine:
         if not installed():

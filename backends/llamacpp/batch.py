@@ -31,7 +31,8 @@ class Batch:
         # llama_batch.seq_id points to one pointer per token: each to its place in ``sequence``.
         step = np.uintp(self.sequence.itemsize)
         self._pointers = self.sequence.ctypes.data + np.arange(capacity, dtype=np.uintp) * step
-        self._rows: tuple[Row, ...] = ()
+        self.rows: tuple[Row, ...] = ()
+        """Of the step, in its order; those that were dropped are not in it any more."""
         self._sampling: list[Row] = []
         self._starts: list[int] = []
         self._pending: list[tuple[int, int]] = []
@@ -75,7 +76,7 @@ class Batch:
                 output[at] = row.sample
             at = end
         starts.append(at)
-        self._rows, self._starts, self._pending = rows, starts, pending
+        self.rows, self._starts, self._pending = rows, starts, pending
         self._sampling = [row for row in rows if row.sample]
         self.struct.n_tokens = at
 
@@ -86,8 +87,8 @@ class Batch:
             token[at] = tokens[index]
         if DROPPED not in tokens:
             return self._sampling
-        self._compact([n for n in range(len(self._rows)) if tokens[n] != DROPPED])
-        return [row for row in self._rows if row.sample]
+        self._compact([n for n in range(len(self.rows)) if tokens[n] != DROPPED])
+        return [row for row in self.rows if row.sample]
 
     def _compact(self, kept: list[int]) -> None:
         starts, at = [0], 0
@@ -98,7 +99,7 @@ class Batch:
                     array[at : at + end - start] = array[start:end].copy()
             at += end - start
             starts.append(at)
-        self._rows = tuple(self._rows[index] for index in kept)
+        self.rows = tuple(self.rows[index] for index in kept)
         self._starts = starts
         self.struct.n_tokens = at
 
@@ -110,7 +111,7 @@ class Batch:
         count: int = self.struct.n_tokens
         spans = [
             Span(row.slot - self._first, start, end, row.position)
-            for row, (start, end) in zip(self._rows, pairwise(self._starts), strict=True)
+            for row, (start, end) in zip(self.rows, pairwise(self._starts), strict=True)
         ]
         found = fillers(spans, self.capacity - count, cells, used)
         if found:

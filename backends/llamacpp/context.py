@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lhama.backends.llamacpp.batch import Batch
 from lhama.backends.llamacpp.library import L, log, logits_address, np
-from lhama.plugins.backend import BackendError, Copy, KvOp, Shift, Trim
+from lhama.plugins.backend import BackendError, Copy, KvOp, Row, Shift, Trim
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from lhama.backends.llamacpp.media import MediaReader
 
 _PROBLEMS: Final = {
     1: "no room left in the KV cache",
@@ -92,6 +94,12 @@ class Context:
 
     def _used(self, sequence: int) -> int:
         return int(L.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
+    def compute_media(self, reader: MediaReader, row: Row) -> None:
+        """Put a row's medium into its slot's cache. Raises ``BackendError``."""
+        reader.compute(
+            self.pointer, row.slot - self._first, row, int(L.llama_n_batch(self.pointer))
+        )
 
     def encode(self, batch: Batch) -> None:
         """Compute a batch of texts' tokens for ``pooled``. Raises ``BackendError``."""

@@ -40,10 +40,11 @@ class Log:
         """Is told every piece of a line."""
         self._errors: deque[str] = deque(maxlen=8)
         self._level = 0
-        self._callback = L.llama_log_callback(self._receive)
+        self.callback = L.llama_log_callback(self._receive)
+        """For libraries beside llama.cpp that log the same way."""
 
     def install(self) -> None:
-        L.llama_log_set(self._callback, ctypes.c_void_p(0))
+        L.llama_log_set(self.callback, ctypes.c_void_p(0))
 
     def clear(self) -> None:
         self._errors.clear()

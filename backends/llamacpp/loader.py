@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lhama.backends import devices
 from lhama.backends.llamacpp import memory
@@ -30,6 +30,9 @@ from lhama.plugins.backend import (
 )
 from lhama.plugins.gguf import GGUF
 
+if TYPE_CHECKING:
+    from lhama.backends.llamacpp.media import MediaReader
+
 _KV_TYPES: Final = {
     "f32": L.GGML_TYPE_F32,
     "f16": L.GGML_TYPE_F16,
@@ -47,16 +50,16 @@ def load(model: ModelFiles, header: GGUF, options: LoadOptions, progress: Progre
     """The whole way from a file to an engine; frees what it took if a step of it fails."""
     log().clear()
     accelerators = devices.nvidia() or devices.metal() if L.llama_supports_gpu_offload() else []
-    free = sum(device.free_bytes for device in accelerators)
+    free = sum(device.free_bytes for device in accelerators) - memory.file_bytes(model.projectors)
     layers = memory.gpu_layers(header, options, free) if accelerators else 0
-    needed = memory.estimate(header, options, free if accelerators else None)
+    needed = memory.estimate(header, options, free if accelerators else None, model.projectors)
     _check_memory(needed)
     device = accelerators[0].id if layers else "cpu"
     residency = Residency(device, needed.total_bytes, needed.device_bytes, layers)
     with ExitStack() as taken:
         pointer = _open(model, options, layers, progress)
         taken.callback(L.llama_model_free, pointer)
-        loading = _Loading(pointer, header, options, residency, model.adapters, taken)
+        loading = _Loading(pointer, model, header, options, residency, taken)
         engine = _embedder(loading) if options.embedding else _engine(loading, progress)
         taken.pop_all()
         return engine
@@ -67,10 +70,10 @@ class _Loading:
     """An opened model on its way to an engine."""
 
     model: Any
+    files: ModelFiles
     header: GGUF
     options: LoadOptions
     residency: Residency
-    adapters: tuple[str, ...]
     taken: ExitStack
     """Frees what was made so far, if the rest fails."""
 
@@ -88,8 +91,20 @@ class _Loading:
         pointer = _make_context(self.model, self.header, options, self.residency)
         context = Context(pointer, self.vocab, first, levels=levels)
         self.taken.callback(context.close)
-        _add_adapters(self.model, pointer, self.adapters)
+        _add_adapters(self.model, pointer, self.files.adapters)
         return context
+
+    def media(self) -> MediaReader | None:
+        """The model's projector, if it has one."""
+        if not self.files.projectors:
+            return None
+        from lhama.backends.llamacpp.media import MediaReader
+
+        threads = self.options.threads or devices.physical_cores()
+        path = self.files.projectors[0]
+        reader = MediaReader(self.model, path, threads, on_device=self.on_device)
+        self.taken.callback(reader.close)
+        return reader
 
     @property
     def vocab(self) -> int:
@@ -185,6 +200,9 @@ def _engine(loading: _Loading, progress: Progress) -> LlamaCppEngine:
         features.add("copy")
         if lanes[0].context.can_shift:
             features.add("shift")
+    media = loading.media()
+    if media is not None:
+        features.add("media")
     limits = Limits(
         slots=options.slots,
         context=options.context,
@@ -206,6 +224,7 @@ def _engine(loading: _Loading, progress: Progress) -> LlamaCppEngine:
         replace(loading.residency, notes=(verdict,) if verdict else ()),
         loading.free_model,
         blocking=not loading.on_device,
+        media=media,
     )
 
 

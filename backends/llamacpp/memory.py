@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -114,16 +116,26 @@ def flash_attention(options: LoadOptions, offloaded: bool) -> bool | None:
     return False if options.kv_type in ("f32", "f16", "bf16") else None
 
 
-def estimate(header: GGUF, options: LoadOptions, device_free: int | None = None) -> MemoryEstimate:
+def estimate(
+    header: GGUF,
+    options: LoadOptions,
+    device_free: int | None = None,
+    projectors: Sequence[str] = (),
+) -> MemoryEstimate:
     """Bytes of weights, KV cache and compute buffers.
 
     ``device_free`` is the accelerator memory there is; ``None`` if the library has no accelerator.
     """
-    weights = sum(tensor.nbytes for tensor in header.tensors.values())
+    weights = sum(tensor.nbytes for tensor in header.tensors.values()) + file_bytes(projectors)
     kv = sum(kv_layers(header, options))
     layers = 0 if device_free is None else gpu_layers(header, options, device_free)
     compute = compute_bytes(header, options, offloaded=layers > 0)
     return MemoryEstimate(weights, kv, compute, device_bytes(header, options, layers))
+
+
+def file_bytes(paths: Sequence[str]) -> int:
+    """What files take that are loaded whole: projectors."""
+    return sum(os.stat(path).st_size for path in paths)
 
 
 def kv_layers(header: GGUF, options: LoadOptions) -> list[int]:

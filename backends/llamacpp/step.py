@@ -7,12 +7,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from lhama.backends.llamacpp.batch import Batch
 from lhama.backends.llamacpp.context import Context
 from lhama.backends.llamacpp.pool import SamplerPool
 from lhama.backends.llamacpp.sampling import Sampler
 from lhama.plugins.backend import BackendError, KvOp, Row, StepResult
+
+if TYPE_CHECKING:
+    from lhama.backends.llamacpp.media import MediaReader
 
 
 class Step:
@@ -23,6 +27,7 @@ class Step:
         "_batch",
         "_context",
         "_kv",
+        "_media",
         "_rows",
         "_samplers",
         "_started",
@@ -37,15 +42,17 @@ class Step:
         kv: Sequence[KvOp],
         admitted: Sequence[tuple[int, Sampler]],
         tokens: Sequence[int],
+        media: Sequence[tuple[MediaReader, Row]] = (),
     ) -> None:
         """``admitted``: slots and what samples there from now on; ``tokens`` as for
-        ``compute_current``."""
+        ``compute_current``, of the batch's rows; ``media``: rows that have none."""
         self._context = context
         self._samplers = samplers
         self._batch = batch
         self._kv = kv
         self._admitted = admitted
         self._tokens = tokens
+        self._media = media
         self._rows: list[Row] = []
         self._started = 0
 
@@ -57,6 +64,8 @@ class Step:
             self._samplers.install(slot, sampler)
         self._rows = self._batch.bind(self._tokens)
         self._started = time.perf_counter_ns()
+        for reader, row in self._media:
+            self._context.compute_media(reader, row)
         if self._batch.struct.n_tokens:
             self._context.decode(self._batch)
 

@@ -49,6 +49,8 @@ class PyTorchBackend:
         problem = _missing()
         if problem:
             return Support(0, problem)
+        if model.projectors:
+            return Support(0, "reads text only: pictures are llama.cpp's to see")
         try:
             header = _header(model)
             shape = read_parameters(header)

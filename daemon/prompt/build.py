@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lhama.daemon.errors import BadRequest
 from lhama.daemon.prompt import fit, gotemplate, govalues, jinja
 from lhama.daemon.prompt.conversation import (
-    image_count,
+    images,
     merged,
     newest_that_fit,
     system_text,
@@ -43,7 +43,7 @@ class ModelFacts:
     projector: bool = False
 
     @classmethod
-    def read(cls, weights: str) -> ModelFacts:
+    def read(cls, weights: str, *, projector: bool = False) -> ModelFacts:
         """The facts in the header of the GGUF at ``weights``; none where it is no GGUF."""
         try:
             header = gguf.read(weights)
@@ -54,15 +54,16 @@ class ModelFacts:
             jinja=header.get_str("tokenizer.chat_template"),
             bos=header.get_int("tokenizer.ggml.bos_token_id", -1),
             eos=header.get_int("tokenizer.ggml.eos_token_id", -1),
+            projector=projector,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A prompt as text; ``images`` counts those that go with it."""
+    """A prompt as text, and the pictures and sounds that its ``[img-N]`` stand for."""
 
     text: str
-    images: int = 0
+    images: list[bytes] = field(default_factory=list)
     whole: int = 0
     """Tokens of the conversation before messages were dropped; 0 if none was."""
 
@@ -73,7 +74,7 @@ class Built:
 
     text: str
     tokens: list[int]
-    images: int = 0
+    images: list[bytes] = field(default_factory=list)
     truncated: int = 0
     """Tokens that were cut, messages and the middle of what was left of them."""
 
@@ -105,23 +106,29 @@ def build(
 
 def encode(prompt: Prompt, text: str, tokenizer: Tokenizer) -> list[int]:
     """The prompt's text as the engine gets it, one BOS at most in front."""
-    if _adds_bos(tokenizer):
-        written = renderers.find(prompt.renderer).bos if prompt.renderer else ""
-        text = text.removeprefix(written).removeprefix(_text(tokenizer, tokenizer.bos))
+    text = without_bos(prompt, text, tokenizer)
     return tokenizer.encode(text, add_special=True, parse_special=True)
+
+
+def without_bos(prompt: Prompt, text: str, tokenizer: Tokenizer) -> str:
+    """``text`` without the BOS that the tokenizer will put there itself."""
+    if not _adds_bos(tokenizer):
+        return text
+    written = renderers.find(prompt.renderer).bos if prompt.renderer else ""
+    return text.removeprefix(written).removeprefix(_text(tokenizer, tokenizer.bos))
 
 
 def render(prompt: Prompt, tokenizer: Tokenizer, facts: ModelFacts, limit: int) -> Rendered:
     """The prompt's text, history truncated to fit; what ``_debug_render_only`` shows."""
     before = _detokenized(prompt.context, tokenizer) if prompt.context else ""
     if prompt.raw is not None:
-        return Rendered(prompt.raw, image_count(prompt.messages))
+        return Rendered(prompt.raw, images(prompt.messages))
     if prompt.fill and prompt.go_template:
-        return Rendered(before + _fill(prompt), image_count(prompt.messages))
+        return Rendered(before + _fill(prompt), images(prompt.messages))
     if prompt.fill:
-        return Rendered(before + prompt.text, image_count(prompt.messages))
+        return Rendered(before + prompt.text, images(prompt.messages))
     if not (prompt.renderer or prompt.go_template or facts.jinja) and prompt.text:
-        return Rendered(before + prompt.text, image_count(prompt.messages))
+        return Rendered(before + prompt.text, images(prompt.messages))
     messages, whole, text = prompt.messages, 0, ""
     if prompt.forget_thinking:
         messages = without_old_thinking(messages)
@@ -135,13 +142,13 @@ def render(prompt: Prompt, tokenizer: Tokenizer, facts: ModelFacts, limit: int) 
             text = texts[len(some)] = _conversation(prompt, tokenizer, facts, some)
             count = len(tokenizer.encode(text, add_special=True, parse_special=True))
             counts.append(count)
-            return count + per_image * image_count(some) <= num_ctx
+            return count + per_image * len(images(some)) <= num_ctx
 
         kept = newest_that_fit(messages, fits)
         whole = counts[0] if len(kept) < len(messages) else 0
         messages, text = kept, texts.get(len(kept), "")
     text = text or _conversation(prompt, tokenizer, facts, messages)
-    return Rendered(before + text, image_count(messages), whole=whole)
+    return Rendered(before + text, images(messages), whole=whole)
 
 
 def _num_ctx(prompt: Prompt, limit: int) -> int:

@@ -70,8 +70,9 @@ def with_image_markers(messages: Sequence[Message]) -> list[Message]:
     return result
 
 
-def image_count(messages: Sequence[Message]) -> int:
-    return sum(len(message.images) for message in messages)
+def images(messages: Sequence[Message]) -> list[bytes]:
+    """All that go with a conversation, in the order of their numbers."""
+    return [image for message in messages for image in message.images]
 
 
 def newest_that_fit(

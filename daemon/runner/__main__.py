@@ -81,7 +81,8 @@ def serve(load: Load, engine: Engine, frames: Frames, send: Sender) -> None:
         batcher = Batcher(limits, engine.tokenizer.end_tokens)
         trial = Trial(order) if load.pipeline == "auto" and limits.shares_cores else None
         line = Pipeline(engine, batcher, Emitter(send), order, trial)
-        service = Service(engine, ModelFacts.read(load.model.weights), text_facts, line, send)
+        facts = ModelFacts.read(load.model.weights, projector=bool(load.model.projectors))
+        service = Service(engine, facts, text_facts, line, send)
     reader = threading.Thread(target=read, args=(frames, service), name="wire", daemon=True)
     reader.start()
     send(

@@ -124,14 +124,14 @@ class Batcher:
         for sequence in mine:
             if sequence.in_prompt and not sequence.finished and budget > 0:
                 rows.append(self._prompt_row(sequence, min(budget, most)))
-                budget -= len(rows[-1].tokens)
+                budget -= rows[-1].size
         while self._waiting and budget > 0:
             slot = self._choose_slot(group)
             if slot is None:
                 break
             mine.append(self._admit(self._waiting.popleft(), slot, kv, admits))
             rows.append(self._prompt_row(mine[-1], min(budget, most)))
-            budget -= len(rows[-1].tokens)
+            budget -= rows[-1].size
         if not rows:
             return None
         rows.sort(key=_slot)
@@ -163,8 +163,13 @@ class Batcher:
         return Row(sequence.slot, sequence.epoch, position, known, masked=masked)
 
     def _prompt_row(self, sequence: Sequence, budget: int) -> Row:
-        position = sequence.planned
-        tokens = tuple(sequence.tokens[position : position + budget])
+        position, media = sequence.planned, sequence.request.media
+        if position in media:
+            place = media[position]
+            sequence.planned += place.positions
+            return Row(sequence.slot, sequence.epoch, position, sample=False, media=place)
+        end = min([position + budget, *(first for first in media if first > position)])
+        tokens = tuple(sequence.tokens[position:end])
         sequence.planned += len(tokens)
         last = sequence.planned == len(sequence.tokens)
         sequence.in_flight += last
@@ -239,7 +244,8 @@ class Batcher:
         sequence.planned = sequence.kv_end = sequence.cached_tokens = reused
         sequence.prompt_tokens = len(prompt)
         window = request.sampling.repeat_last_n  # negative: all there is
-        history = tuple(prompt if window < 0 else prompt[len(prompt) - min(window, len(prompt)) :])
+        seen = prompt if window < 0 else prompt[len(prompt) - min(window, len(prompt)) :]
+        history = tuple(token for token in seen if token >= 0)  # media have none
         admits.append(Admit(slot.index, slot.epoch, request.sampling, history, request.logprobs))
         self._running.append(sequence)
         return sequence
@@ -269,7 +275,7 @@ class Batcher:
             sequence = running.get((row.slot, row.epoch))
             if sequence is None:
                 tokens.append(DROPPED)
-            elif row.tokens or row.position >= len(sequence.tokens):
+            elif row.tokens or row.media or row.position >= len(sequence.tokens):
                 tokens.append(0)
             else:
                 tokens.append(sequence.tokens[row.position])
@@ -302,7 +308,7 @@ class Batcher:
         now = time.monotonic_ns()
         for row in plan.rows:
             if (sequence := running.get((row.slot, row.epoch))) is not None:
-                sequence.kv_end = max(sequence.kv_end, row.position + max(len(row.tokens), 1))
+                sequence.kv_end = max(sequence.kv_end, row.position + row.size)
                 sequence.in_flight -= row.sample
         for drawn in result.rows:
             if (sequence := running.get((drawn.slot, drawn.epoch))) is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lhama.daemon.runner.answer import Answer
 from lhama.daemon.runner.grammar import Grammar
-from lhama.plugins.backend import Sampling
+from lhama.plugins.backend import Media, Sampling
 
 
 @dataclass(slots=True)
@@ -27,6 +28,8 @@ class Submission:
     answer: Answer
     grammar: Grammar | None = None
     """Every token is drawn under its mask."""
+    media: Mapping[int, Media] = field(default_factory=dict)
+    """By the position of their first of ``tokens``, which only fill their places."""
 
 
 @dataclass(slots=True)

@@ -12,12 +12,14 @@ from collections import deque
 from collections.abc import Callable
 
 from lhama.daemon.errors import RunnerFailed
-from lhama.daemon.prompt.build import ModelFacts, build, encode, render
+from lhama.daemon.prompt.build import Built, ModelFacts, build, encode, render, without_bos
+from lhama.daemon.prompt.fit import refuse_beyond
 from lhama.daemon.prompt.output import OutputParser
 from lhama.daemon.runner.answer import Answer
 from lhama.daemon.runner.embedding import EmbeddingLine, TextRequest
 from lhama.daemon.runner.failure import failure
 from lhama.daemon.runner.grammar import Compilers, Grammar, Grammars
+from lhama.daemon.runner.media import lay_out, split
 from lhama.daemon.runner.pipeline import Arranged, Cancelled, Pipeline
 from lhama.daemon.runner.sequence import Submission
 from lhama.daemon.runner.texts import TextFacts, TextTokenizer
@@ -32,15 +34,17 @@ from lhama.daemon.wire.messages import (
     Observe,
     Ping,
     Pong,
+    Prompt,
     Rank,
     Render,
     Rendered,
     Shutdown,
     ToRunner,
 )
-from lhama.plugins.backend import Engine
+from lhama.plugins.backend import BackendError, Engine, Media, ReadsMedia
 
 NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"
+NO_MEDIA = "Multimodal data provided, but model does not support multimodal requests."
 NO_RANKING = "This server does not support reranking. Start it with `--reranking`"
 """llama-server's words, which Ollama relays and clients know."""
 
@@ -116,12 +120,10 @@ class Service:
         )
         if not built.tokens:
             raise RunnerFailed("the prompt is empty: its template renders to nothing", status=400)
+        tokens, media = built.tokens, dict[int, Media]()
         if built.images:
-            raise RunnerFailed(
-                "Multimodal data provided, but model does not support multimodal requests.",
-                status=400,
-                kind="invalid_request_error",
-            )
+            tokens, media = self._with_media(request.prompt, built)
+            refuse_beyond(len(tokens), limit)
         parser = OutputParser(request.prompt, built.text, self._facts.jinja)
         transcript = built.text if request.want_context else None
         answer = Answer(
@@ -135,18 +137,30 @@ class Service:
         )
         submission = Submission(
             request.id,
-            built.tokens,
+            tokens,
             request.sampling,
             request.num_predict,
-            self._kept(request.num_keep, built.tokens),
-            request.shift,
+            self._kept(request.num_keep, tokens),
+            request.shift and not media,  # what a medium's positions mean hangs on all of them
             request.logprobs,
             answer,
+            media=media,
         )
         if request.grammar:
             self._constrain(submission, request.grammar)
         else:
             self._inbox.put(submission)
+
+    def _with_media(self, prompt: Prompt, built: Built) -> tuple[list[int], dict[int, Media]]:
+        """The prompt's tokens with its pictures and sounds in their places."""
+        engine = self._engine
+        if "media" not in engine.limits.features or not isinstance(engine, ReadsMedia):
+            raise RunnerFailed(NO_MEDIA, status=400, kind="invalid_request_error")
+        parts = split(without_bos(prompt, built.text, self._tokenizer), built.images)
+        try:
+            return lay_out(engine.read_prompt(parts))
+        except BackendError as error:
+            raise RunnerFailed(str(error), status=400, kind="invalid_request_error") from None
 
     def _constrain(self, submission: Submission, text: str) -> None:
         """Have the grammar made, then submit."""
@@ -182,7 +196,7 @@ class Service:
         limit = self._engine.limits.context
         shown = render(request.prompt, self._tokenizer, self._facts, limit)
         tokens = len(encode(request.prompt, shown.text, self._tokenizer))
-        self._send(Rendered(request.id, shown.text, shown.images, tokens))
+        self._send(Rendered(request.id, shown.text, len(shown.images), tokens))
 
     def _refuse_embedding(self, request: Embed) -> None:
         """Inputs that are too long are told so first."""

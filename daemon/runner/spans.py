@@ -53,9 +53,8 @@ class Spans:
         """A step has been planned."""
         tokens = prompts = 0
         for row in plan.rows:
-            count = len(row.tokens)
-            tokens += count or 1
-            prompts += count if count > 1 else 0
+            tokens += row.size
+            prompts += row.size if row.size > 1 else 0
         span = Span(plan.step, len(plan.rows), tokens, prompts, plan.group, began)
         self._ring.append(span)
         return span

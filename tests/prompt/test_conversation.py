@@ -68,7 +68,7 @@ def test_image_markers() -> None:
     ]
     texts = [m.content for m in c.with_image_markers(turns)]
     assert texts == ["look [img-0] and [img-1]", "[img-3]here [img-2]", "no", "[img-4][img-5]two"]
-    assert c.image_count(turns) == 6
+    assert len(c.images(turns)) == 6
 
 
 def test_old_thinking_goes() -> None:
