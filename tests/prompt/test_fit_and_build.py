@@ -193,7 +193,7 @@ def test_images_are_marked_and_counted(words: WordTokenizer) -> None:
     turns = [Message("user", "see", images=[b"x", b"y"])]
     rendered = render(Prompt(turns, go_template=CHATML), words, NOTHING, 64)
     assert "[img-0][img-1]see" in rendered.text
-    assert rendered.images == 2
+    assert rendered.images == [b"x", b"y"]
 
 
 def test_facts_of_a_file_that_is_no_gguf(tmp_path: Any) -> None:
