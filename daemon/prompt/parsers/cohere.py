@@ -44,11 +44,7 @@ class Cohere(Machine):
             self._go(self._in_thinking if thinks else self._between, eat_space=not thinks)
 
     def _in_thinking(self) -> bool:
-        text, tag = self._text(_IN_THINKING)
-        self._thinking += text
-        if tag:
-            self._go(self._between, eat_space=True)
-        return bool(tag)
+        return self._think_until(_IN_THINKING, self._between)
 
     def _between(self) -> bool:
         """Between blocks."""

@@ -43,11 +43,7 @@ class DeepSeek3(Machine):
             self._state = self._in_thinking
 
     def _in_thinking(self) -> bool:
-        text, tag = self._text(_IN_THINKING)
-        self._thinking += text
-        if tag:
-            self._go(self._in_content, eat_space=True)
-        return bool(tag)
+        return self._think_until(_IN_THINKING, self._in_content)
 
     def _in_content(self) -> bool:
         before = self._held

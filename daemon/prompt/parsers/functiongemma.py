@@ -23,11 +23,7 @@ class FunctionGemma(Machine):
     tags = (_CALL, _CALL_END)
 
     def _in_content(self) -> bool:
-        text, tag = self._text(_IN_CONTENT, trim=False)
-        self._content += text
-        if tag:
-            self._go(self._in_call)
-        return bool(tag)
+        return self._speak_until(_IN_CONTENT, self._in_call, trim=False)
 
     def _in_call(self) -> bool:
         text, tag = self._upto(_IN_CALL)

@@ -88,18 +88,10 @@ class Harmony(Machine):
         return True
 
     def _in_content(self) -> bool:
-        text, tag = self._text(_IN_BODY, trim=False)
-        self._content += text
-        if tag:
-            self._go(self._before)
-        return bool(tag)
+        return self._speak_until(_IN_BODY, self._before, trim=False)
 
     def _in_thought(self) -> bool:
-        text, tag = self._text(_IN_BODY, trim=False)
-        self._thinking += text
-        if tag:
-            self._go(self._before)
-        return bool(tag)
+        return self._think_until(_IN_BODY, self._before, trim=False)
 
     def _in_call(self) -> bool:
         text, tag = self._upto(_IN_BODY)

@@ -81,6 +81,22 @@ class Machine(Parser):
         self._held = rest if tag or self._at_end else before[len(text) :] + rest
         return text, tag
 
+    def _think_until(self, tags: Tags, then: State, *, trim: bool = True) -> bool:
+        """Take off thinking; white space after the tag that ends it belongs to nothing."""
+        text, tag = self._text(tags, trim=trim)
+        self._thinking += text
+        if tag:
+            self._go(then, eat_space=True)
+        return bool(tag)
+
+    def _speak_until(self, tags: Tags, then: State, *, trim: bool = True) -> bool:
+        """Take off content, white space at the end of the answer too."""
+        text, tag = self._text(tags, trim=trim, trim_end=False)
+        self._content += text
+        if tag:
+            self._go(then)
+        return bool(tag)
+
     def _upto(self, tags: Tags) -> tuple[str, str]:
         """Take off everything up to the first tag, and that tag; both are empty while none came."""
         place, tag = tags.find(self._held, self._searched)

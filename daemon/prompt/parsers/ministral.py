@@ -27,11 +27,7 @@ class Ministral(Machine):
         return bool(tag)
 
     def _in_thinking(self) -> bool:
-        text, tag = self._text(_IN_THINKING, trim=False)
-        self._thinking += text
-        if tag:
-            self._go(self._in_content, eat_space=True)
-        return bool(tag)
+        return self._think_until(_IN_THINKING, self._in_content, trim=False)
 
     def _in_name(self) -> bool:
         self._name, tag = self._upto(_IN_NAME)

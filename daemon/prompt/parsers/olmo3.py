@@ -27,11 +27,7 @@ class Olmo3(Machine):
     tags = (_CALLS, _CALLS_END)
 
     def _in_content(self) -> bool:
-        text, tag = self._text(_IN_CONTENT, trim=False)
-        self._content += text
-        if tag:
-            self._go(self._in_calls)
-        return bool(tag)
+        return self._speak_until(_IN_CONTENT, self._in_calls, trim=False)
 
     def _in_calls(self) -> bool:
         text, tag = self._upto(_IN_CALLS)
@@ -69,11 +65,7 @@ class Olmo3Think(Machine):
             self._state = self._in_thinking
 
     def _in_thinking(self) -> bool:
-        text, tag = self._text(_IN_THINKING)
-        self._thinking += text
-        if tag:
-            self._go(self._in_content, eat_space=True)
-        return bool(tag)
+        return self._think_until(_IN_THINKING, self._in_content)
 
     def _in_content(self) -> bool:
         self._content += self._rest()

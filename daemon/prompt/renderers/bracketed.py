@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lhama.daemon.prompt.gotext import sprint, whole
+from lhama.daemon.prompt.tools import Tool
 from lhama.daemon.wire.messages import ToolCall
 
 
@@ -45,6 +46,19 @@ class Notation:
             f"{self.value(value[key], quoted_keys=quoted_keys)}"
             for key in sorted(value)
         )
+
+    def declaration(self, tool: Tool, properties: str) -> str:
+        """A tool's; ``properties`` are those of its parameters, if there are any."""
+        parts = [f"description:{self.string(tool.description)}"]
+        kind = tool.parameters["type"]
+        if tool.parameters["properties"] is not None or kind:
+            schema = [f"properties:{{{properties}}}"] if tool.properties else []
+            if tool.required:
+                schema.append(f"required:{self.strings(tool.required)}")
+            if kind:
+                schema.append(f"type:{self.string(kind.upper())}")
+            parts.append(f"parameters:{{{','.join(schema)}}}")
+        return f"declaration:{tool.name}{{{','.join(parts)}}}"
 
     def call(self, call: ToolCall) -> str:
         return f"call:{call.name}{{{self.members(call.arguments)}}}"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lhama.daemon.prompt.gotext import sprint
 from lhama.daemon.prompt.jsontext import COMPACT, Style, marshal
-from lhama.daemon.wire.messages import Message
+from lhama.daemon.wire.messages import Message, ToolCall
 
 START = "<|im_start|>"
 END = "<|im_end|>\n"
 ANSWER = f"{START}assistant\n"
 
-XML_CALLS = """
+_XML_CALLS = """
 
 If you choose to call a function ONLY reply in the following format with NO suffix:
 
@@ -58,6 +58,21 @@ def last_query(messages: Sequence[Message], texts: Sequence[str]) -> int:
         if messages[at].role == "user" and not result:
             return at
     return len(messages) - 1
+
+
+def xml_tools(listed: str) -> str:
+    """The system's part about tools, each of which ``listed`` has on lines of its own."""
+    told = "# Tools\n\nYou have access to the following functions:\n\n"
+    return f"{told}<tools>{listed}\n</tools>{_XML_CALLS}"
+
+
+def xml_call(call: ToolCall, value: Callable[[Any], str]) -> str:
+    """A call; ``value`` writes an argument."""
+    parameters = "".join(
+        f"<parameter={name}>\n{value(given)}\n</parameter>\n"
+        for name, given in call.arguments.items()
+    )
+    return f"<tool_call>\n<function={call.name}>\n{parameters}</function>\n</tool_call>"
 
 
 def argument(value: Any, style: Style = COMPACT) -> str:

@@ -59,24 +59,12 @@ def _developer(system: str, tools: Sequence[Tool]) -> str:
 
 def _declaration(tool: Tool) -> str:
     string = _NOTATION.string
-    parts = [f"description:{string(tool.description)}"]
-    kind = tool.parameters["type"]
-    if tool.parameters["properties"] is not None or kind:
-        schema = []
-        if tool.properties:
-            listed = ",".join(
-                f"{name}:{{description:{string(schema.get('description', ''))}"
-                + "".join(f",type:{string(kind.upper())}" for kind in type_names(schema)[:1])
-                + "}"
-                for name, schema in sorted(tool.properties.items())
-            )
-            schema.append(f"properties:{{{listed}}}")
-        if tool.required:
-            schema.append(f"required:{_NOTATION.strings(tool.required)}")
-        if kind:
-            schema.append(f"type:{string(kind.upper())}")
-        parts.append(f"parameters:{{{','.join(schema)}}}")
-    body = f"declaration:{tool.name}{{{','.join(parts)}}}"
+    properties = []
+    for name, schema in sorted(tool.properties.items()):
+        kinds = [f",type:{string(kind.upper())}" for kind in type_names(schema)[:1]]
+        text = string(schema.get("description", ""))
+        properties.append(f"{name}:{{description:{text}{''.join(kinds)}}}")
+    body = _NOTATION.declaration(tool, ",".join(properties))
     return f"<start_function_declaration>{body}<end_function_declaration>"
 
 

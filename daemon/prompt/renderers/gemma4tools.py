@@ -16,19 +16,8 @@ _KEYWORDS = frozenset({"description", "type", "properties", "required", "nullabl
 
 
 def declaration(tool: Tool) -> str:
-    parts = [f"description:{NOTATION.string(tool.description)}"]
-    kind = tool.parameters["type"]
-    if tool.parameters["properties"] is not None or kind:
-        schema = []
-        if tool.properties:
-            declared = {name: _declared(value) for name, value in tool.properties.items()}
-            schema.append(f"properties:{{{_properties(declared)}}}")
-        if tool.required:
-            schema.append(f"required:{NOTATION.strings(tool.required)}")
-        if kind:
-            schema.append(f"type:{NOTATION.string(kind.upper())}")
-        parts.append(f"parameters:{{{','.join(schema)}}}")
-    return f"<|tool>declaration:{tool.name}{{{','.join(parts)}}}<tool|>"
+    declared = {name: _declared(value) for name, value in tool.properties.items()}
+    return f"<|tool>{NOTATION.declaration(tool, _properties(declared))}<tool|>"
 
 
 def _declared(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _render(
     system, turns = (messages[0].content, messages[1:]) if leads else ("", messages)
     if older:
         system = _without_toggles(system)
-    told = _tools(tools) if tools else ""
+    told = chatml.xml_tools("".join(map(_tool, tools))) if tools else ""
     text = [chatml.turn("system", "\n\n".join(filter(None, (system, told))))]
     newest = last_user(turns)
     shown = iter(images.texts([m for m in turns if m.role in ("user", "system", "tool")]))
@@ -92,15 +92,10 @@ def _closed(said: str, calls: Sequence[ToolCall], *, forget: bool) -> str:
     if forget:
         after = said.rpartition(_CLOSE)[2] if _CLOSE in said else said.partition(_OPEN)[0]
         said = _NO_THOUGHT + after.strip(SPACE)
-    return chatml.turn("assistant", said.strip(SPACE) + "\n" + "".join(map(_call, calls)))
-
-
-def _call(call: ToolCall) -> str:
-    parameters = "".join(
-        f"<parameter={name}>\n{_value(value)}\n</parameter>\n"
-        for name, value in call.arguments.items()
+    return chatml.turn(
+        "assistant",
+        said.strip(SPACE) + "\n" + "".join(f"{chatml.xml_call(c, _value)}\n" for c in calls),
     )
-    return f"<tool_call>\n<function={call.name}>\n{parameters}</function>\n</tool_call>\n"
 
 
 def _result(turns: Sequence[Message], at: int, text: str) -> str:
@@ -117,14 +112,6 @@ def _value(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value)
     return sprint(value)
-
-
-def _tools(tools: Sequence[Tool]) -> str:
-    listed = "".join(map(_tool, tools))
-    return (
-        "# Tools\n\nYou have access to the following functions:\n\n"
-        f"<tools>{listed}\n</tools>{chatml.XML_CALLS}"
-    )
 
 
 def _tool(tool: Tool) -> str:

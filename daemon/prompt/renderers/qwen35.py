@@ -10,7 +10,7 @@ from lhama.daemon.prompt.gotext import SPACE
 from lhama.daemon.prompt.jsontext import SPACED, marshal
 from lhama.daemon.prompt.renderers import chatml, images
 from lhama.daemon.prompt.tools import Tool
-from lhama.daemon.wire.messages import Message, ToolCall
+from lhama.daemon.wire.messages import Message
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _HIGH = (
@@ -97,9 +97,8 @@ def _system(
     system = images.marked(messages[0], 0).strip(SPACE) if leads else ""
     if tools:
         listed = "".join(f"\n{marshal(tool.wire, SPACED)}" for tool in tools)
-        told = "# Tools\n\nYou have access to the following functions:\n\n"
-        told += f"<tools>{listed}\n</tools>{chatml.XML_CALLS}"
-        return chatml.turn("system", "\n\n".join(filter(None, (effort, told, system))))
+        parts = (effort, chatml.xml_tools(listed), system)
+        return chatml.turn("system", "\n\n".join(filter(None, parts)))
     if (leads and not dialect.instructed) or effort or system:
         return chatml.turn("system", "\n\n".join(filter(None, (effort, system))))
     return ""
@@ -124,15 +123,7 @@ def _split(said: str) -> tuple[str, str]:
 
 def _calls(message: Message, *, said: bool) -> str:
     before = "\n\n" if said and message.tool_calls else ""
-    return before + "\n".join(map(_call, message.tool_calls))
-
-
-def _call(call: ToolCall) -> str:
-    parameters = "".join(
-        f"<parameter={name}>\n{chatml.argument(value)}\n</parameter>\n"
-        for name, value in call.arguments.items()
-    )
-    return f"<tool_call>\n<function={call.name}>\n{parameters}</function>\n</tool_call>"
+    return before + "\n".join(chatml.xml_call(c, chatml.argument) for c in message.tool_calls)
 
 
 def _folded(messages: Sequence[Message]) -> Sequence[Message]:

@@ -9,7 +9,7 @@ from lhama.daemon.prompt.gotext import sprint
 from lhama.daemon.prompt.jsontext import SORTED, marshal
 from lhama.daemon.prompt.renderers import chatml
 from lhama.daemon.prompt.tools import Tool, type_names
-from lhama.daemon.wire.messages import Message, ToolCall
+from lhama.daemon.wire.messages import Message
 
 DEFAULT_SYSTEM = (
     "You are Qwen, a helpful AI assistant that can interact with a computer to solve tasks."
@@ -22,7 +22,7 @@ def render(messages: Sequence[Message], tools: Sequence[Tool], think: bool | str
     turns = [m for m in messages if m.role != "system"]
     text: list[str] = []
     if system or tools:
-        told = _tools(tools) if tools else ""
+        told = "\n\n" + chatml.xml_tools("".join(map(_tool, tools))) if tools else ""
         text.append(chatml.turn("system", (system or DEFAULT_SYSTEM) + told))
     for at, message in enumerate(turns):
         if message.role == "tool":
@@ -40,23 +40,8 @@ def render(messages: Sequence[Message], tools: Sequence[Tool], think: bool | str
 
 def _calling(message: Message) -> str:
     said = f"{message.content}\n" if message.content else ""
-    return said + "".join(map(_call, message.tool_calls))
-
-
-def _call(call: ToolCall) -> str:
-    parameters = "".join(
-        f"\n<parameter={name}>\n{chatml.argument(value)}\n</parameter>"
-        for name, value in call.arguments.items()
-    )
-    return f"\n<tool_call>\n<function={call.name}>{parameters}\n</function>\n</tool_call>"
-
-
-def _tools(tools: Sequence[Tool]) -> str:
-    listed = "".join(map(_tool, tools))
-    return (
-        "\n\n# Tools\n\nYou have access to the following functions:\n\n"
-        f"<tools>{listed}\n</tools>{chatml.XML_CALLS}"
-    )
+    calls = (chatml.xml_call(call, chatml.argument) for call in message.tool_calls)
+    return said + "".join(f"\n{call}" for call in calls)
 
 
 def _tool(tool: Tool) -> str:
