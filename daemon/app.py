@@ -14,13 +14,14 @@ from contextlib import closing, contextmanager
 import structlog
 from aiohttp import web
 
-from lhama.daemon import durations, garbage, listener, logs, tls
+from lhama.daemon import descriptors, durations, garbage, listener, logs, tls
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import LhamaError
+from lhama.daemon.notify import Notifier
 from lhama.daemon.registry import RegistryClient
 from lhama.daemon.scheduler import Scheduler
 from lhama.daemon.store import Store
-from lhama.daemon.web import access, application
+from lhama.daemon.web import access, application, health
 from lhama.daemon.web.service import SERVICE, Service
 from lhama.daemon.worker import Worker
 from lhama.plugins import manager
@@ -56,6 +57,7 @@ async def serve(settings: Settings, ready: Callable[[Settings], None] | None = N
     Raises ``LhamaError`` where the daemon cannot start: port taken, store locked …
     """
     logs.configure(settings)
+    descriptors.raise_limit()
     secured = tls.context(settings)
     with closing(listener.bind(settings)) as bound, _signals(_renewal(secured, settings)) as stop:
         settings = dataclasses.replace(settings, port=bound.getsockname()[1])
@@ -65,11 +67,29 @@ async def serve(settings: Settings, ready: Callable[[Settings], None] | None = N
             _announce(settings)
             if ready is not None:
                 ready(settings)
-            await stop.wait()
-            await drain(server.app[SERVICE])
+            with _watched(server.app[SERVICE]) as notify:
+                notify("READY=1", f"STATUS=listening on {settings.url}")
+                await stop.wait()
+                notify("STOPPING=1", "STATUS=finishing what runs")
+                await drain(server.app[SERVICE])
         finally:
             await server.cleanup()
     log.info("stopped")
+
+
+@contextmanager
+def _watched(service: Service) -> Iterator[Notifier]:
+    """Tell systemd, where it is there, that the scheduler moves and no runner refuses to die."""
+
+    async def well() -> bool:
+        return not await health.stuck_loop(service) and not service.scheduler.condemned
+
+    notify = Notifier()
+    beating = asyncio.create_task(notify.beat(well))
+    try:
+        yield notify
+    finally:
+        beating.cancel()
 
 
 async def drain(service: Service) -> None:
@@ -96,6 +116,8 @@ async def start(
         auto_decompress=False,  # Ollama does not either, and a small body may be a bomb
         shutdown_timeout=CLOSING,
     )
+    open_now = server.app[SERVICE].lifecycle
+    open_now.connections = lambda: len(server.server.connections) if server.server else 0
     try:
         await server.setup()
         await web.SockSite(server, bound, ssl_context=secured, backlog=BACKLOG).start()

@@ -55,6 +55,9 @@ class Settings:
     """Path of ``OLLAMA_HOST``: where a client finds the API behind a proxy."""
     models: Path = Path()
     origins: tuple[str, ...] = (*_LOCAL_ORIGINS, *_APP_ORIGINS)
+    hosts: tuple[str, ...] = ()
+    """Names with a dot that a daemon without keys answers to when it is bound to more than
+    loopback; ``*`` in one stands for any text."""
     keep_alive: Duration = 5 * MINUTE
     load_timeout: Duration = 5 * MINUTE
     """Longest stall of a load without progress."""
@@ -98,6 +101,8 @@ class Settings:
     """Force this backend; empty: the best one that supports the model."""
     blocked_plugins: tuple[str, ...] = ()
     """Plugins that are not loaded; ``*``: all that do not come with lhama."""
+    ui: bool = True
+    """Whether ``/ui`` is there."""
     log_format: str = "console"
     """``console`` or ``json``."""
     report_version: str = COMPATIBLE_VERSION
@@ -133,6 +138,7 @@ class Settings:
             "path": path,
             "models": _models(read),
             "origins": _origins(read),
+            "hosts": tuple(h.lower() for h in _commas(read.text("LHAMA_HOSTS")) if h),
             "keep_alive": _forever_if(read.duration("OLLAMA_KEEP_ALIVE", 5 * MINUTE), below=0),
             "load_timeout": _forever_if(read.duration("OLLAMA_LOAD_TIMEOUT", 5 * MINUTE), below=1),
             "num_parallel": read.unsigned("OLLAMA_NUM_PARALLEL", 0),
@@ -157,6 +163,7 @@ class Settings:
             "pipeline": read.choice("LHAMA_PIPELINE", ("auto", "on", "off")),
             "backend": read.text("LHAMA_BACKEND"),
             "blocked_plugins": tuple("*" if n in ("all", "1") else n for n in blocked),
+            "ui": read.maybe("LHAMA_UI") is not False,
             "log_format": read.choice("LHAMA_LOG_FORMAT", ("console", "json")),
             "report_version": read.text("LHAMA_REPORT_VERSION") or COMPATIBLE_VERSION,
             "step_timeout": _forever_if(read.duration("LHAMA_STEP_TIMEOUT", 5 * MINUTE), below=1),

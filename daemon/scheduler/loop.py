@@ -104,6 +104,11 @@ class Scheduler:
         doubts = ((e.plan.model.name.short, e.runner.doubt) for e in self._entries.values())
         return [f"the runner of {model} {doubt}" for model, doubt in doubts if doubt]
 
+    @property
+    def condemned(self) -> bool:
+        """Whether a runner was given up and is still there."""
+        return any(entry.runner.condemned for entry in self._entries.values())
+
     async def unload(self, model: StoredModel) -> None:
         """Let the model go as soon as it is idle; returns at once."""
         self._post(lambda: self._on_unload(model.files().weights))

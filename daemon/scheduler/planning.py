@@ -111,7 +111,9 @@ class Planner:
 
 
 def _batch(request: LoadRequest, num_ctx: int) -> int:
-    """Tokens of one step; of an embedding model, of one text."""
+    """Tokens of one step; of an embedding model, of one text. A step of none would never end, and
+    more than a context is never needed."""
+    asked = max(request.num_batch or 0, 0)
     if request.embedding:
-        return min(request.num_batch or EMBEDDING_BATCH, num_ctx)
-    return request.num_batch or GENERATION_BATCH
+        return min(asked or EMBEDDING_BATCH, num_ctx)
+    return min(asked, max(num_ctx, GENERATION_BATCH)) or GENERATION_BATCH

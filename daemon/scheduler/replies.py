@@ -16,6 +16,10 @@ more: its reader is slow."""
 
 R = TypeVar("R")
 
+MOST_HELD = 1 << 16
+"""Tokens kept for a reader that takes none, beyond what the kernel's buffers hold: hours of reading
+aloud. One who lets more come together is not reading, and holds a slot that others wait for."""
+
 
 class Stream:
     """Hands an answer's deltas to a sink, straight from the socket's callback.
@@ -33,15 +37,24 @@ class Stream:
         self._error: Exception | None = None
         self._loop = asyncio.get_running_loop()
         self._news = self._loop.create_future()
+        self._waiting: asyncio.Task[object] | None = None
 
     def deliver(self, deltas: list[Delta]) -> None:
         """All that one read of the socket brought; the last of an answer has ``done``."""
         if self._slow is not None:
             self._held += deltas
+            if len(self._held) > MOST_HELD:
+                self._give_up()
             return
         self._hand_over(deltas)
         if self.finished or self._slow is not None:
             self._wake()
+
+    def _give_up(self) -> None:
+        """End the request as if its client had gone: it reads nothing."""
+        self._held.clear()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def _hand_over(self, deltas: list[Delta]) -> None:
         try:
@@ -62,6 +75,7 @@ class Stream:
 
     async def wait(self) -> None:
         """Until the end is handed over. Raises what ended the answer before, the sink's errors too."""
+        self._waiting = asyncio.current_task()
         while True:
             await self._news
             self._news = self._loop.create_future()

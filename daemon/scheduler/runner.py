@@ -176,6 +176,11 @@ class Runner(asyncio.Protocol):
         return self._verdict or self._watchdog.doubt
 
     @property
+    def condemned(self) -> bool:
+        """Whether it was given up and has not ended yet."""
+        return bool(self._verdict) and self._process.returncode is None
+
+    @property
     def lost(self) -> bool:
         """Whether it takes no more requests."""
         return self._transport.is_closing()

@@ -94,6 +94,18 @@ def name_allowed(host: str) -> bool:
     return lowered.endswith(_LOCAL_SUFFIXES)
 
 
+def name_trusted(host: str, trusted: tuple[str, ...]) -> bool:
+    """Whether a daemon that everybody reaches answers to this name.
+
+    Names that anybody can register and point here are those with a dot: a page under such a name
+    would be this daemon's own origin. Addresses and this machine's names are nobody else's.
+    """
+    if _address(host) is not None or "." not in host.strip(".") or name_allowed(host):
+        return True
+    lowered = host.lower().rstrip(".")
+    return lowered == _own_name() or any(_matches(lowered, pattern) for pattern in trusted)
+
+
 def is_loopback(host: str) -> bool:
     """Whether a daemon bound to this host is reached from this machine only."""
     address = _address(host)
@@ -105,6 +117,12 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(host)
     except ValueError:
         return None
+
+
+@cache
+def _own_name() -> str:
+    """With its domain, where the system knows one."""
+    return socket.getfqdn().lower()
 
 
 @cache

@@ -13,6 +13,7 @@ from lhama.daemon.web import (
     library,
     observing,
     openai,
+    page,
     rerank,
     transfer,
 )
@@ -36,6 +37,7 @@ def routes() -> Table:
     """Every route: Ollama's own, OpenAI's and Anthropic's, and lhama's."""
     table = Table()
     table.add("GET HEAD", "/", general.root)
+    table.add("GET HEAD", page.PATH, page.show)
     table.add("GET HEAD", "/health", health.ready)
     table.add("GET HEAD", "/health/live", health.live)
     table.add("GET HEAD", "/health/ready", health.ready)

@@ -20,7 +20,7 @@ else:
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-MAX_JSON = 512 * 1024 * 1024
+MAX_JSON = 128 * 1024 * 1024
 """Bytes of a JSON body. Images travel in it, so it is large; Ollama has no limit at all."""
 
 MAX_UNPACKED = 20 * 1024 * 1024

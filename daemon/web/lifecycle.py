@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -14,6 +14,8 @@ class Lifecycle:
         self.draining = False
         self.answering = 0
         """Requests begun and not ended; those that only look (health, metrics) do not count."""
+        self.connections: Callable[[], int] = lambda: 0
+        """How many are open; known once the server listens."""
         self._idle = asyncio.Event()
 
     @contextmanager

@@ -10,8 +10,9 @@ import time
 import structlog
 from aiohttp import hdrs, web
 
-from lhama.daemon.errors import ShuttingDown, Unauthorized
-from lhama.daemon.web import access, health
+from lhama.daemon import descriptors
+from lhama.daemon.errors import Busy, ShuttingDown, Unauthorized
+from lhama.daemon.web import access, health, page
 from lhama.daemon.web.dialects import DIALECT, NATIVE
 from lhama.daemon.web.outgoing import foreseen
 from lhama.daemon.web.replies import empty_reply, plain_reply, redirect_reply
@@ -30,8 +31,9 @@ X_API_KEY = "X-Api-Key"
 
 X_REQUEST_ID = "X-Request-Id"
 
-OPEN = ("/", *health.PATHS)
-"""Answered without a key: the greeting, which every client's start asks for, and health."""
+OPEN = ("/", page.PATH, *health.PATHS)
+"""Answered without a key: the greeting, which every client's start asks for, health, and the page,
+which asks for a key itself."""
 
 PROBES = (*health.PATHS, "/metrics")
 """Asked all the time: answered while the daemon drains too, and logged for debugging only."""
@@ -112,11 +114,17 @@ class Gate:
         return None
 
     def _closed(self, request: web.Request, match: Match) -> web.StreamResponse | None:
-        """The refusal of a daemon that drains. ``None`` lets pass."""
-        if not self._lifecycle.draining or request.path in PROBES:
+        """The refusal of a daemon that drains, or has no room for its clients. ``None`` lets pass."""
+        if request.path in PROBES:
+            return None
+        if self._lifecycle.draining:
+            error: Busy = ShuttingDown()
+        elif self._lifecycle.connections() > descriptors.for_connections():
+            error = Busy("server busy, please try again: too many connections")
+        else:
             return None
         dialect = match.route.dialect if match.route else NATIVE
-        reply = dialect.reply(ShuttingDown())
+        reply = dialect.reply(error)
         reply.force_close()
         return reply
 
@@ -155,10 +163,15 @@ class Gate:
         return reply
 
     def _host(self, request: web.Request, match: Match) -> web.StreamResponse | None:
-        """The Host check, where the daemon is bound to loopback. ``None`` lets pass."""
-        if not self._check_host:
-            return None
+        """The Host check: Ollama's where the daemon is bound to loopback, else ours, unless keys
+        keep strangers out. ``None`` lets pass."""
         host = access.split_host(request.headers.get(hdrs.HOST, ""))
+        if not self._check_host:
+            settings = self._settings
+            if settings.api_keys or access.name_trusted(host, settings.hosts):
+                return None
+            log.warning("unknown Host refused: LHAMA_HOSTS may allow it", host=host)
+            return _refused(request, match)
         if access.address_allowed(host):
             return None
         if not access.name_allowed(host):

@@ -115,6 +115,7 @@ async def test_edge_44_one_file_has_one_runner(
     assert sorted(await loaded(server)) == ["other:latest", "ref:latest"]
 
 
+@pytest.mark.fault(8)
 async def test_edge_45_memory_that_runs_out(
     tmp_path: Path, loads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +142,7 @@ async def test_edge_45_memory_that_runs_out(
         assert list(await loaded(server)) == ["other:latest"]
 
 
+@pytest.mark.fault(15)
 async def test_edge_46_a_runner_that_says_something_is_not_stalled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

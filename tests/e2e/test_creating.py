@@ -96,6 +96,7 @@ def test_a_checkpoint_becomes_a_model_that_embeds(tmp_path: Path) -> None:
         assert len(names - used) == 4, "weights and config of two models: the F16 between is gone"
 
 
+@pytest.mark.cve("2026-7482")
 def test_no_secret_of_the_daemon_gets_into_a_model(tmp_path: Path) -> None:
     path = tiny_llama(tmp_path / "x.gguf")
     secrets = {"AWS_SECRET_ACCESS_KEY": SECRET, "HF_TOKEN": SECRET}
@@ -152,6 +153,7 @@ def test_a_killed_worker_is_said_in_ollamas_words(tmp_path: Path) -> None:
         assert daemon.call("/api/tags") == {"models": []}
 
 
+@pytest.mark.fault(4)
 def test_a_killed_daemon_takes_its_worker_along_and_the_next_one_tidies_up(tmp_path: Path) -> None:
     with hanging(tmp_path) as (daemon, body), start(daemon, body):
         [worker] = daemon.workers()
@@ -171,6 +173,7 @@ def test_a_stopped_daemon_leaves_nothing_of_a_create(tmp_path: Path) -> None:
         assert leftovers(daemon.store) == []
 
 
+@pytest.mark.fault(20)
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_a_disk_that_fills_up_while_a_tool_writes(tmp_path: Path, minilm: Path) -> None:
     """The uploads fit, what is made of them does not."""

@@ -124,6 +124,7 @@ def test_many_first_requests_load_once(daemon: Daemon) -> None:
     assert len(daemon.runners()) == 1
 
 
+@pytest.mark.fault(10)
 def test_a_client_that_leaves_the_queue_leaves_nothing_behind(
     tmp_path: Path,
 ) -> None:

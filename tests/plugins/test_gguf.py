@@ -189,6 +189,7 @@ def nested(depth: int) -> bytes:
     return u32(9) + (u32(9) + u64(1)) * depth + u32(4) + u64(1) + u32(7)
 
 
+@pytest.mark.cve("2024-39720", "2026-7482")
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
@@ -291,6 +292,7 @@ MUTATIONS = st.lists(
 )
 
 
+@pytest.mark.cve("2024-39720")
 @settings(max_examples=400, deadline=2000, suppress_health_check=list(HealthCheck))
 @given(mutations=MUTATIONS, cut=st.integers(0, 2000) | st.none())
 def test_mutated_headers(

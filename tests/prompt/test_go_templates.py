@@ -111,6 +111,7 @@ def test_dates() -> None:
     assert text in {f"{d} {d - timedelta(1)}" for d in (today, today + timedelta(1))}
 
 
+@pytest.mark.cve("2024-34359")
 @pytest.mark.parametrize(
     "text",
     [
@@ -149,6 +150,7 @@ def test_the_next_rendering_has_its_own_budget() -> None:
     assert execute("{{ range 3 }}{{ . }}{{ end }}") == "012"
 
 
+@pytest.mark.cve("2024-34359")
 @pytest.mark.parametrize(
     "text",
     ["{{ .A.upper }}", "{{ .A.__class__ }}", "{{ .M.clear }}", "{{ index .M 7 }}", "{{ .A.B.C }}"],

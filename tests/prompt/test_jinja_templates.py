@@ -130,6 +130,7 @@ def test_failures(template: str, message: str) -> None:
         JinjaTemplate(template).render(TURNS)
 
 
+@pytest.mark.cve("2024-34359")
 @pytest.mark.parametrize(
     "template",
     [

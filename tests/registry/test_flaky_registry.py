@@ -53,6 +53,7 @@ PASSING: dict[str, Sequence[Fault]] = {
 }
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize("kind", list(PASSING))
 async def test_what_passes_is_tried_again(
     client: RegistryClient, registry: Registry, store: Store, digest: str, kind: str
@@ -113,6 +114,7 @@ async def test_a_blob_that_is_not_there_is_not_tried_again(
     assert len(registry.requests("GET", digest)) <= 2  # one part may have asked meanwhile
 
 
+@pytest.mark.fault(18)
 async def test_progress_never_falls(
     client: RegistryClient, registry: Registry, digest: str
 ) -> None:

@@ -47,6 +47,7 @@ async def test_what_does_not_fit_is_not_begun(
     assert blob_files(small) == []
 
 
+@pytest.mark.fault(20)
 async def test_a_disk_that_fills_up_is_given_back(
     settings: Settings, small: Store, registry: Registry
 ) -> None:

@@ -221,6 +221,7 @@ class TestSharing:
 
 
 class TestDigests:
+    @pytest.mark.fault(19)
     async def test_a_wrong_byte_is_refused(
         self, client: RegistryClient, registry: Registry, store: Store
     ) -> None:
@@ -240,6 +241,7 @@ class TestDigests:
         assert store.blobs.read(model.manifest.layers[0].digest) == b"first"
         assert not [n for n in blob_files(store) if wanted[7:] in n]
 
+    @pytest.mark.cve("2024-37032", "2025-44779", "2026-7020")
     @pytest.mark.parametrize(
         "digest",
         [
@@ -309,6 +311,7 @@ class TestManifests:
         await pull(client, registry, PATH)
         assert walk(store.root)
 
+    @pytest.mark.cve("2024-12886")
     async def test_a_bomb_is_not_unpacked(
         self, client: RegistryClient, registry: Registry, store: Store
     ) -> None:

@@ -20,6 +20,7 @@ NAMES = ("library/a", "library/b")
 TASKS = 50
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("seed", range(4))
 async def test_fifty_at_once(
     client: RegistryClient, registry: Registry, store: Store, tmp_path: object, seed: int

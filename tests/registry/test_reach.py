@@ -52,6 +52,7 @@ def reaching(hosts: dict[str, Sequence[str]]) -> Reach:
     return Reach(lookup)
 
 
+@pytest.mark.cve("2026-5530")
 @pytest.mark.parametrize(
     ("registry", "target", "allowed"),
     [
@@ -90,6 +91,7 @@ async def test_literal_addresses_are_checked_too(host: str, proxied: bool) -> No
         await reach.admit(URL(f"http://{host}/"), proxied=proxied)
 
 
+@pytest.mark.cve("2026-5530")
 async def test_a_name_cannot_change_its_mind() -> None:
     """DNS rebinding: the addresses that were checked are those that are used."""
     hosts = {"registry.test": ["8.8.8.8"]}

@@ -195,6 +195,7 @@ async def test_a_token_that_is_not_taken(client: RegistryClient, guarded: Regist
     assert len(guarded.requests("GET", "manifests")) == 2
 
 
+@pytest.mark.cve("2025-51471")
 @pytest.mark.parametrize("where", ["127.0.0.1", "localhost"])
 async def test_the_realm_of_another_host_gets_nothing(
     client: RegistryClient, guarded: Registry, where: str
@@ -207,6 +208,7 @@ async def test_the_realm_of_another_host_gets_nothing(
         assert evil.seen == []
 
 
+@pytest.mark.cve("2025-51471")
 async def test_a_realm_that_redirects_gets_nothing_further(
     client: RegistryClient, guarded: Registry
 ) -> None:

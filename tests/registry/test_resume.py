@@ -73,6 +73,7 @@ def recorded(daemon: Daemon, digest: str) -> int:
     return sum(part.completed for part in parts)
 
 
+@pytest.mark.fault(17)
 async def test_the_daemon_killed_at_half(registry: Registry, digest: str, tmp_path: Path) -> None:
     registry.fail(digest, Fault(after=HALF, gate=asyncio.Event()))
     store = tmp_path / "models"
@@ -102,6 +103,7 @@ async def test_the_daemon_killed_at_half(registry: Registry, digest: str, tmp_pa
         assert answer["eval_count"] == 2
 
 
+@pytest.mark.fault(17)
 async def test_the_command_killed_at_half(registry: Registry, digest: str, tmp_path: Path) -> None:
     registry.fail(digest, Fault(after=HALF, gate=asyncio.Event()))
     with running(tmp_path / "models") as daemon:
@@ -115,6 +117,7 @@ async def test_the_command_killed_at_half(registry: Registry, digest: str, tmp_p
         walk(tmp_path / "models")
 
 
+@pytest.mark.fault(17)
 async def test_the_daemon_stopped_at_half(registry: Registry, digest: str, tmp_path: Path) -> None:
     registry.fail(digest, Fault(after=HALF, gate=asyncio.Event()))
     store = tmp_path / "models"

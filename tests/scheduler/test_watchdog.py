@@ -94,6 +94,7 @@ def ask(daemon: Daemon, model: str, tokens: int) -> str:
     return text
 
 
+@pytest.mark.fault(3)
 def test_a_stuck_engine_is_noticed_killed_and_replaced(daemon: Daemon) -> None:
     assert ask(daemon, "stuck", 1)
     (stuck,) = daemon.runners()
@@ -114,6 +115,7 @@ def test_a_stuck_engine_ends_a_stream_with_an_error_line(daemon: Daemon) -> None
     assert "is stuck" in lines[-1]["error"]
 
 
+@pytest.mark.fault(3)
 def test_a_stopped_runner_is_noticed(daemon: Daemon) -> None:
     stream = daemon.lines("/api/generate", {"model": "slow", "prompt": "hello"})
     next(stream)

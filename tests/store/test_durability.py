@@ -39,6 +39,7 @@ OUTCOMES = {
 }
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize("kind", list(OUTCOMES))
 def test_a_crash_leaves_the_old_state_or_the_new(
     store: Store, tiny: str, tmp_path: Path, kind: str
@@ -70,6 +71,7 @@ def test_a_crash_leaves_the_old_state_or_the_new(
     assert seen[-1]
 
 
+@pytest.mark.fault(23)
 def test_names_are_synced_after_what_they_name(
     store: Store, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +121,7 @@ def test_a_failed_sync_leaves_the_old_model(
 # -------------------------------------------------------------------------------- many at once
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_concurrent_changes_of_one_name(store: Store, tiny: str, seed: int) -> None:
     """Create, copy, delete and list in eight threads: nothing listed ever lacks a blob."""

@@ -28,6 +28,7 @@ ALICE = {"Authorization": "Bearer secret-of-alice"}
 # ------------------------------------------------------------------------------------------- keys
 
 
+@pytest.mark.cve("2025-63389")
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -84,6 +85,7 @@ async def test_the_greeting_and_preflights_need_no_key(tmp_path: Path) -> None:
         assert (await server.send("OPTIONS", "/api/chat", headers=origin)).status == 204
 
 
+@pytest.mark.cve("2025-63389")
 def test_an_address_for_everybody_is_warned_about(tmp_path: Path) -> None:
     with running(tmp_path / "models", OLLAMA_HOST=f"0.0.0.0:{free_port()}") as daemon:
         assert "EVERYONE" in daemon.log.read_text()

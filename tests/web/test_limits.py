@@ -33,12 +33,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestTimeouts:
     """``impatient`` comes before ``server``: the server reads its timeouts at its start."""
 
+    @pytest.mark.fault(29)
     @pytest.mark.parametrize("sent", [b"", b"GET /api/version HTTP/1.1\r\nHost: lo"])
     async def test_a_connection_without_a_whole_request_is_closed(
         self, impatient: None, server: Server, sent: bytes
     ) -> None:
         assert await _raw(server, sent) == b""
 
+    @pytest.mark.fault(29)
     async def test_an_idle_connection_is_closed(self, impatient: None, server: Server) -> None:
         reply = await _raw(server, b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert reply.startswith(b"HTTP/1.1 200")
@@ -50,6 +52,7 @@ class TestTimeouts:
         assert "stopped" in reply.json()["error"]
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_too_large_is_a_json_413(
     server: Server, monkeypatch: pytest.MonkeyPatch, chunked: bool
@@ -70,6 +73,7 @@ async def test_a_body_too_large_is_a_json_413(
     assert "larger than 1000 bytes" in reply.json()["error"]
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize(
     "content",
     [

@@ -63,6 +63,7 @@ def test_the_first_tool_that_can_is_taken(worker: Worker) -> None:
     assert worker.converter(Path("odd")) == ("odd", "")
 
 
+@pytest.mark.cve("2026-7482")
 def test_nothing_of_the_daemons_environment_is_seen(worker: Worker, target: Path) -> None:
     asyncio.run(quantize(worker, target, "ENVIRONMENT"))
     seen = target.read_text()
