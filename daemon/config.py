@@ -1,11 +1,12 @@
-"""Settings: read once from the environment, then passed down. Nothing else reads it."""
+"""Settings: read once from flags, environment and file, then passed down. Nothing else reads them."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from lhama.daemon import durations
 from lhama.daemon.apikeys import NO_KEYS, ApiKeys
 from lhama.daemon.durations import FOREVER, MINUTE, SECOND, Duration
 from lhama.daemon.errors import LhamaError
+from lhama.daemon.sources import BadSource, Sources
 
 _T = TypeVar("_T")
 
@@ -120,15 +122,28 @@ class Settings:
     warnings: tuple[str, ...] = ()
     """Values that could not be read and were replaced by their defaults."""
 
+    origin_of: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    """Where each variable's value is from, in words: ``environment OLLAMA_HOST``, ``default`` …"""
+
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None, **flags: Any) -> Settings:
-        """Read the environment; ``flags`` (fields of this class) win where they are not ``None``.
+    def from_environment(
+        cls, environ: Mapping[str, str] | None = None, given: Iterable[str] = (), **flags: Any
+    ) -> Settings:
+        """Read ``given`` (``name=value``), the environment and the file, the first that has it.
+
+        ``flags`` (fields of this class) win over all where they are not ``None``. A file is looked
+        for only beside the process's own environment, or where it is named.
 
         A value that cannot be read becomes its default and a warning, as Ollama does. Raises
         ``BadSetting`` for an origin that could never match, and for keys that cannot be read:
         their default would let everybody in.
         """
-        read = _Reader(os.environ if environ is None else environ)
+        real = os.environ if environ is None else environ
+        try:
+            sources = Sources(real, given, search=environ is None)
+        except BadSource as error:
+            raise BadSetting(str(error)) from None
+        read = _Reader(sources)
         scheme, host, port, path = _address(read)
         blocked = tuple(n for n in _commas(read.text("LHAMA_NO_PLUGINS")) if n)
         values: dict[str, Any] = {
@@ -177,8 +192,10 @@ class Settings:
             values["scheme"] = "https"
         elif values["tls_key"]:
             raise BadSetting("LHAMA_TLS_KEY is set and LHAMA_TLS_CERT is not: both, or neither")
+        _refuse_unknown(sources)
+        origins = {variable: sources.origin(variable) for variable in sources.asked}
         values |= {name: value for name, value in flags.items() if value is not None}
-        return cls(**values, warnings=tuple(read.warnings))
+        return cls(**values, warnings=tuple(read.warnings), origin_of=origins)
 
     @property
     def address(self) -> str:
@@ -192,6 +209,15 @@ class Settings:
         host = connectable.get(self.host, self.host)
         authority = dataclasses.replace(self, host=host).address
         return f"{self.scheme}://{authority}" + (f"/{self.path}" if self.path else "")
+
+
+def _refuse_unknown(sources: Sources) -> None:
+    """Raise ``BadSetting`` for a name that is none: a slip would be a setting that does nothing."""
+    unknown, known = sources.unknown()
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {close[0]}?" if close else "'lhama config' lists all"
+        raise BadSetting(f"there is no setting {unknown[0]!r}: {hint}")
 
 
 class _Reader:

@@ -111,7 +111,12 @@ def running(
     port = int(given.rpartition(":")[2]) if given else free_port()
     log = store.parent / f"daemon-{port}.log"
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OLLAMA_", "LHAMA_"))}
-    environment = {"OLLAMA_MODELS": str(store), "OLLAMA_HOST": f"127.0.0.1:{port}", **environment}
+    environment = {
+        "LHAMA_CONFIG": "",
+        "OLLAMA_MODELS": str(store),
+        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        **environment,
+    }
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "lhama.daemon.cli", "serve"],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import version as installed_version
 
+from lhama.daemon import durations
 from lhama.daemon.cli import output
 from lhama.daemon.cli.client import Client
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import LhamaError
+from lhama.daemon.sources import key
 from lhama.plugins.manager import discover
 from lhama.plugins.registry import PluginReport, Registry, probe
 
@@ -19,6 +21,42 @@ def version(client: Client) -> None:
         output.say(f"server at {client.url} speaks Ollama {client.get('/api/version')['version']}")
     except LhamaError:
         output.say(f"no server is running at {client.url}")
+
+
+_FIELDS = {
+    "no_plugins": "blocked_plugins",
+    "noprune": "no_prune",
+    "nohistory": "no_history",
+    "debug_log_requests": "log_requests",
+}
+"""Settings whose field has another name than their variable."""
+
+_SECRETS = ("api_key", "api_keys", "hf_token")
+_DURATIONS = ("keep_alive", "load_timeout", "step_timeout", "shutdown_grace")
+
+
+def config(settings: Settings) -> None:
+    """One line for each setting: its name, its value, where that is from. No secret is shown."""
+    rows: list[tuple[str, str, str]] = []
+    for variable, origin in settings.origin_of.items():
+        name = key(variable)
+        if name in {row[0] for row in rows} or not hasattr(settings, _FIELDS.get(name, name)):
+            continue
+        rows.append((name, _shown(settings, name), origin))
+    output.say(output.table(("NAME", "VALUE", "FROM"), sorted(rows)))
+
+
+def _shown(settings: Settings, name: str) -> str:
+    value = getattr(settings, _FIELDS.get(name, name))
+    if name in _SECRETS:
+        return "(not shown)" if value else ""
+    if name == "host":
+        return settings.address
+    if name in _DURATIONS:
+        return durations.render(value)
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def plugins(settings: Settings) -> None:

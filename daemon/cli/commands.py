@@ -37,6 +37,16 @@ NoPlugins = Annotated[
 ]
 
 
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A setting, as 'lhama config' names it. May be repeated.",
+    ),
+]
+
+
 def _client() -> Client:
     settings = Settings.from_environment()
     return Client(settings.url, settings.api_key)
@@ -69,11 +79,30 @@ def serve(
     backend: Annotated[
         str | None, typer.Option(help="Use this backend only; default: the best for each model.")
     ] = None,
+    given: Set = None,
 ) -> None:
-    """Start the daemon. OLLAMA_* and LHAMA_* variables configure it."""
+    """Start the daemon. Flags, OLLAMA_* and LHAMA_* variables and config.toml configure it."""
     from lhama.daemon import app as daemon
 
-    daemon.run(_settings(no_plugins, backend))
+    daemon.run(_settings(no_plugins, backend, given))
+
+
+@app.command()
+def config(given: Set = None) -> None:
+    """Show every setting, its value, and where that is from."""
+    from lhama.daemon.cli import about
+
+    about.config(Settings.from_environment(None, given or ()))
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Look for what is missing on this machine, and say what mends it. Exit status 1 if any is."""
+    from lhama.daemon.cli import doctor as examination
+
+    raise typer.Exit(examination.run(Settings.from_environment(), as_json=as_json))
 
 
 @app.command()
@@ -346,9 +375,11 @@ def service_logs(
     raise typer.Exit(services.logs(system=system, follow=follow, lines=lines))
 
 
-def _settings(no_plugins: list[str] | None, backend: str | None) -> Settings:
+def _settings(
+    no_plugins: list[str] | None, backend: str | None, given: list[str] | None = None
+) -> Settings:
     """The environment's settings, what the flags say on top."""
-    blocked = Settings.from_environment().blocked_plugins
+    blocked = Settings.from_environment(None, given or ()).blocked_plugins
     return Settings.from_environment(
-        blocked_plugins=(*blocked, *(no_plugins or ())), backend=backend
+        None, given or (), blocked_plugins=(*blocked, *(no_plugins or ())), backend=backend
     )
