@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 from lhama_testing_daemon import running
+from lhama_testing_faults import wait_until
 from lhama_testing_http import Server, serving
 
 from lhama.daemon.apikeys import ApiKeys
@@ -80,7 +82,14 @@ def test_the_log_tells_requests_apart(tmp_path: Path) -> None:
         with refused.value as reply:
             assert reply.headers["X-Request-Id"] == "my-request"
         daemon.call("/health/ready")
+        with socket.create_connection(("127.0.0.1", daemon.port), timeout=30) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\nX: a\x1bb\r\n\r\n")
+            assert b" 400 " in stranger.recv(100)
+        assert wait_until(lambda: "handling request" in daemon.log.read_text())
         lines = [json.loads(line) for line in daemon.log.read_text().splitlines()]
+    (nonsense,) = [line for line in lines if "handling request" in line["event"]]
+    assert nonsense["level"] == "warning"
+    assert "exception" not in nonsense
     shown = [line for line in lines if line["event"] == "request" and line["path"] == "/api/show"]
     (line,) = shown
     assert (line["request"], line["status"], line["method"]) == ("my-request", 404, "POST")
