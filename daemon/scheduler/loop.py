@@ -100,9 +100,13 @@ class Scheduler:
         await handled
 
     def troubles(self) -> list[str]:
-        """Runners that seem to hang, in words; what is certain is ended without being asked."""
+        """Runners that seem to hang, and accelerators that are gone, in words."""
         doubts = ((e.plan.model.name.short, e.runner.doubt) for e in self._entries.values())
-        return [f"the runner of {model} {doubt}" for model, doubt in doubts if doubt]
+        hanging = [f"the runner of {model} {doubt}" for model, doubt in doubts if doubt]
+        return [
+            *hanging,
+            *(f"the device {device} is gone" for device in sorted(self._planner.lost)),
+        ]
 
     @property
     def condemned(self) -> bool:

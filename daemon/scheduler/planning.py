@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lhama.daemon.config import Settings
@@ -16,7 +17,7 @@ from lhama.daemon.scheduler.placement import (
 from lhama.daemon.store.model import StoredModel
 from lhama.daemon.wire.messages import Load
 from lhama.plugins import gguf
-from lhama.plugins.backend import LoadOptions, MemoryEstimate, UnsupportedModel
+from lhama.plugins.backend import Device, LoadOptions, MemoryEstimate, UnsupportedModel
 from lhama.plugins.registry import Registry, probe
 
 GENERATION_BATCH = 512
@@ -49,6 +50,10 @@ class Planner:
     def __init__(self, settings: Settings, backends: Registry) -> None:
         self._settings = settings
         self._backends = backends
+        self._accelerators: dict[str, set[str]] = {}
+        """Every one that a backend has ever found, by the backend's name."""
+        self.lost: frozenset[str] = frozenset()
+        """Accelerators that were there and were not at the last look."""
 
     def plan(
         self, model: StoredModel, request: LoadRequest, most_context: int | None = None
@@ -66,6 +71,7 @@ class Planner:
         except OSError as e:
             raise LoadError(f"unable to load model: {e.strerror}: {files.weights}") from e
         devices = probe(backend).devices
+        self._notice_lost(backend.name, devices, request)
         trained = header.get_int(header.key("context_length"), 4096)
         default = settings.context_length or default_context(devices, settings.gpu_overhead)
         num_ctx = min(request.num_ctx or most_context or default, trained)
@@ -108,6 +114,22 @@ class Planner:
             accelerators=len(accelerators),
             free_bytes=sum(d.free_bytes for d in accelerators),
         )
+
+    def _notice_lost(self, name: str, devices: Sequence[Device], request: LoadRequest) -> None:
+        """Raise ``LoadError`` rather than compute on the processor what ran on a card before."""
+        now = {device.id for device in devices if device.kind != "cpu"}
+        known = self._accelerators.setdefault(name, set())
+        known |= now
+        self.lost = frozenset(known - now)
+        if self.lost and not now and request.num_gpu != 0:
+            raise LoadError(f"unable to load model: {_lost_text(self.lost)}")
+
+
+def _lost_text(lost: Iterable[str]) -> str:
+    return (
+        f"{', '.join(sorted(lost))} was there and is not: see 'lhama doctor' and the system's log, "
+        "then restart lhama; num_gpu 0 computes on the processor"
+    )
 
 
 def _batch(request: LoadRequest, num_ctx: int) -> int:
