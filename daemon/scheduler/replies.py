@@ -16,9 +16,10 @@ more: its reader is slow."""
 
 R = TypeVar("R")
 
-MOST_HELD = 1 << 16
-"""Tokens kept for a reader that takes none, beyond what the kernel's buffers hold: hours of reading
-aloud. One who lets more come together is not reading, and holds a slot that others wait for."""
+MOST_HELD = 1 << 14
+"""Tokens kept for a reader that takes none, beyond what the kernel's buffers hold: an hour of reading
+aloud, and 18 MB where each has twenty log-probabilities. One who lets more come together is not
+reading, and holds a slot that others wait for."""
 
 
 class Stream:

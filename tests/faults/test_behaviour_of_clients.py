@@ -94,7 +94,8 @@ def test_who_does_not_read_is_hung_up_on_and_nobody_waits_for_it(tmp_path: Path)
         lazy = socket.socket()
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         lazy.connect(("127.0.0.1", daemon.port))
-        body = json.dumps(request(tokens=320_000)).encode()
+        # Log-probabilities fill the kernel's buffers in few tokens.
+        body = json.dumps(request(tokens=320_000) | {"logprobs": True, "top_logprobs": 20}).encode()
         head = f"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
         lazy.sendall(head.encode() + b"\r\n\r\n" + body)
         assert wait_until(lambda: counters(daemon)["running"] == 1)
@@ -103,7 +104,7 @@ def test_who_does_not_read_is_hung_up_on_and_nobody_waits_for_it(tmp_path: Path)
         assert wait_until(lambda: counters(daemon)["running"] == 0, 90)
         assert counters(daemon)["counters"]["tokens"] < 320_000, "it was not generated to its end"
         grown = psutil.Process(daemon.process.pid).memory_info().rss - before
-        assert grown < 128 << 20
+        assert grown < 48 << 20
         lazy.close()
 
 
