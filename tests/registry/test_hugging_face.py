@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from lhama_testing_pulls import QUICK, walk, weights
 from lhama_testing_registry import Registry, serving
+from lhama_testing_worker import worker
 
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import RegistryError
@@ -159,7 +160,9 @@ async def test_create_pulls_what_it_is_made_from(
     gguf.write(path, {"general.architecture": "test"}, {"t": ((1,), "F32", bytes(4))})
     hub.add_model(f"{REPOSITORY}:Q4_K_M", path.read_bytes())
     request = CreateRequest(model="mine", from_=f"{hub.host}/{REPOSITORY}:Q4_K_M", system="S")
-    lines = [line.status async for line in create.create(store, request, known.client.pull)]
+    lines = [
+        line.status async for line in create.create(store, request, known.client.pull, worker())
+    ]
     assert lines[0] == "pulling manifest"
     # Both ends are in the stream, as with Ollama.
     assert lines.count("success") == 2

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from lhama_testing_pulls import pull, walk
 from lhama_testing_registry import Fault, Registry
+from lhama_testing_worker import worker
 
 from lhama.daemon.errors import LhamaError
 from lhama.daemon.protocol.types import CreateRequest
@@ -54,7 +55,7 @@ async def test_fifty_at_once(
         def from_here(name: ModelName):  # type: ignore[no-untyped-def]
             return client.pull(name, insecure=True)
 
-        async for _ in create.create(store, request, from_here):
+        async for _ in create.create(store, request, from_here, worker()):
             pass
 
     async def deleted(path: str) -> None:

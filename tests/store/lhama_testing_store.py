@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from lhama_testing_golden import Recording
 from lhama_testing_golden import recordings as parameters
+from lhama_testing_worker import worker
 
-from lhama.daemon.config import Settings
 from lhama.daemon.errors import RegistryError
 from lhama.daemon.protocol.replies import Progress
 from lhama.daemon.protocol.types import CreateRequest
 from lhama.daemon.store import ModelName, Store, create
 from lhama.daemon.worker import Worker
-from lhama.plugins import gguf, manager
+from lhama.plugins import gguf
 
 
 def recordings(*groups: str) -> list[Recording]:
@@ -37,11 +37,6 @@ async def no_registry(name: ModelName) -> AsyncGenerator[Progress, None]:
     """A pull of nothing."""
     yield Progress("pulling manifest")
     raise RegistryError("pull model manifest: file does not exist")
-
-
-def worker() -> Worker:
-    """With the tools of lhama's own plugins."""
-    return Worker(Settings(), manager.discover())
 
 
 def run(store: Store, request: CreateRequest, tools: Worker | None = None) -> list[Progress]:

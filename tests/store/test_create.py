@@ -16,8 +16,8 @@ from lhama_testing_store import (
     recordings,
     run,
     tiny_gguf,
-    worker,
 )
+from lhama_testing_worker import worker
 
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import BadRequest, LhamaError, StoreError
