@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 from lhama.daemon.config import Settings
 from lhama.daemon.protocol.replies import Progress
-from lhama.daemon.registry.download import DEFAULT_MANNER, Manner
 from lhama.daemon.registry.downloads import Downloads
+from lhama.daemon.registry.manner import DEFAULT_MANNER, Manner
 from lhama.daemon.registry.pull import Pull
 from lhama.daemon.registry.push import Push
 from lhama.daemon.registry.reach import Lookup, look_up

@@ -3,51 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
 
 import aiohttp
 import structlog
 
 from lhama.daemon.errors import DiskFull, RegistryError, StoreError
 from lhama.daemon.registry.failures import Passing
+from lhama.daemon.registry.manner import Manner, Tries
 from lhama.daemon.registry.remote import Remote
 from lhama.daemon.registry.source import Source
 from lhama.daemon.registry.threads import in_thread, outlast
-from lhama.daemon.store.partial import SMALLEST_PART, Part, Partial
+from lhama.daemon.store.partial import Part, Partial
 
 log = structlog.get_logger(__name__)
 
 _WRITE_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How transfers behave; the defaults are Ollama's, where it has the same thing."""
-
-    parallel: int = 16
-    """Parts of one blob under way at once."""
-    smallest_part: int = SMALLEST_PART
-    silence: float = 30.0
-    """Seconds without a byte after which a part is asked for again."""
-    tries: int = 6
-    """Failures in a row, without one byte in between, after which a part is given up."""
-    pause: float = 1.0
-    """Seconds before the second try; doubled before each further one."""
-    save_bytes: int = 8 << 20
-    save_seconds: float = 1.0
-    """What a crash costs at most: what arrives between two checkpoints."""
-
-    def backoff(self, failures: int) -> float:
-        """Seconds to wait after so many failures, spread so that parts do not return together."""
-        return self.pause * 2.0 ** (failures - 1) * random.uniform(0.5, 1.0)
-
-
-DEFAULT_MANNER = Manner()
 
 
 class DigestMismatch(RegistryError):
@@ -116,23 +90,20 @@ class Download:
             await outlast(asyncio.gather(*tasks, return_exceptions=True))
 
     async def _fetch_part(self, part: Part, source: Source, gate: asyncio.Semaphore) -> None:
-        failures = 0
+        tries = Tries(self._manner)
         async with gate:
             while part.missing:
                 before = part.completed
                 try:
                     await self._stream(part, source)
                 except Passing as error:
-                    failures = 1 if part.completed > before else failures + 1
-                    if failures >= self._manner.tries:
-                        raise RegistryError(f"max retries exceeded: {error.message}") from error
                     log.info(
                         "part of a blob failed",
                         blob=self._partial.digest.short,
                         part=part.n,
                         reason=error.message,
                     )
-                    await asyncio.sleep(self._manner.backoff(failures))
+                    await tries.again(error, moved=part.completed > before)
 
     async def _stream(self, part: Part, source: Source) -> None:
         """One request's worth of a part. Raises ``Passing`` where the body ended too early."""

@@ -19,6 +19,15 @@ _PROBE_SECONDS = 5.0
 class Passing(RegistryError):
     """What another try may do better: no answer, half of one, or one of a server in trouble."""
 
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        """``after``: seconds that the server wants to be left alone."""
+        super().__init__(message)
+        self.after = after
+
+
+class Standstill(TimeoutError):
+    """Nothing of a body was taken for too long."""
+
 
 async def failure(error: Exception, method: str, url: URL, peer: Peer) -> RegistryError:
     """What to say of an exception of aiohttp; ``peer`` is who was to answer."""
@@ -45,6 +54,8 @@ def _reason(error: Exception, peer: Peer) -> str:
             return f"dial tcp {peer}: connect: {_words(error)}"
         case aiohttp.ConnectionTimeoutError():
             return f"dial tcp {peer}: i/o timeout"
+        case Standstill():
+            return f"write tcp {peer}: i/o timeout"
         case aiohttp.SocketTimeoutError() | TimeoutError():
             return "net/http: timeout awaiting response headers"
         case aiohttp.ServerDisconnectedError():

@@ -6,10 +6,9 @@ import asyncio
 import platform
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import TypeAlias
 
 import aiohttp
 from aiohttp import hdrs
@@ -23,6 +22,7 @@ from lhama.daemon.registry.identity import CannotSign, Identity
 from lhama.daemon.registry.proxies import proxy_for
 from lhama.daemon.registry.reach import Lookup, Reach, look_up
 from lhama.daemon.registry.replies import check, read_body, target
+from lhama.daemon.registry.sending import Content, Sending
 from lhama.daemon.store import ModelName
 
 MAX_REDIRECTS = 10
@@ -33,9 +33,6 @@ _MAX_TOKEN = 64 * 1024
 _LONGEST_HEADER = 64 * 1024
 """Signed addresses of blobs are some kilobytes long."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
-Content: TypeAlias = bytes | Callable[[], AsyncIterator[bytes]] | None
-"""A body; what is made piece by piece can be made again for a second try."""
 
 
 class Remote:
@@ -103,7 +100,7 @@ class Remote:
         """One exchange; a 401 is answered with a token, once. Statuses from 400 on are raised.
 
         Redirects are followed for what can be sent again as it is. ``silence`` is the longest
-        wait for the next bytes.
+        wait for the next bytes, and for the next to be taken.
         """
         for last in (False, True):
             response = await self._follow(method, url, headers or {}, content, silence)
@@ -166,14 +163,17 @@ class Remote:
             if proxy is not None:
                 await self._reach.trust(proxy)
             await self._reach.admit(url, proxied=proxy is not None)
-            return await self._session.request(
-                method,
-                url,
-                headers=sent,
-                data=content() if callable(content) else content,
-                allow_redirects=False,
-                proxy=proxy,
-                timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=silence),
+            sending = Sending(content, CONNECT_SECONDS + silence, silence)
+            return await sending.answered(
+                self._session.request(
+                    method,
+                    url,
+                    headers=sent,
+                    data=sending.body,
+                    allow_redirects=False,
+                    proxy=proxy,
+                    timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=silence),
+                )
             )
         except (aiohttp.ClientError, OSError, RegistryError) as error:
             peer = self._reach.peer(url)

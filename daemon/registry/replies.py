@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 from aiohttp import hdrs
@@ -72,5 +75,19 @@ async def check(response: aiohttp.ClientResponse, hint: str = "") -> None:
         except (aiohttp.ClientError, OSError):
             pass  # the status says enough
         text = body[:MAX_ERROR].decode("utf-8", "replace")
-        kind = Passing if response.status >= 500 or response.status in _PASSING else Refused
-        raise kind(f"{response.status}: {text}{hint}")
+        message = f"{response.status}: {text}{hint}"
+        if response.status >= 500 or response.status in _PASSING:
+            raise Passing(message, retry_after(response.headers))
+        raise Refused(message)
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that ``Retry-After`` asks for, as a number or a date; 0 without one that can be read."""
+    text = headers.get(hdrs.RETRY_AFTER, "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        date = parsedate_to_datetime(text)
+        return max(0.0, (date - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):  # not a date; one without a zone
+        return 0.0

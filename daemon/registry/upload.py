@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,8 @@ from aiohttp import hdrs
 from yarl import URL
 
 from lhama.daemon.errors import InvalidName, RegistryError
-from lhama.daemon.registry.download import Manner
 from lhama.daemon.registry.failures import Passing
+from lhama.daemon.registry.manner import Manner, Tries
 from lhama.daemon.registry.remote import Remote
 from lhama.daemon.registry.replies import target
 from lhama.daemon.registry.threads import in_thread, outlast
@@ -118,9 +119,7 @@ class Upload:
             # Without a unit: Ollama's own form of the header.
             hdrs.CONTENT_RANGE: f"{part.offset}-{part.offset + part.size - 1}",
         }
-        async with self._remote.request(
-            hdrs.METH_PATCH, url, headers=headers, content=lambda: self._read(part)
-        ) as response:
+        async with self._send(hdrs.METH_PATCH, url, headers, part) as response:
             if response.status == 307:
                 part.sent = 0
                 location = response.headers.get(hdrs.LOCATION, "")
@@ -129,13 +128,19 @@ class Upload:
             return _next_location(response, url), None
 
     async def _put(self, url: URL, part: _Part) -> None:
-        async with self._remote.request(
-            hdrs.METH_PUT,
-            url,
-            headers=_content_headers(part.size),
-            content=lambda: self._read(part),
-        ) as response:
+        async with self._send(hdrs.METH_PUT, url, _content_headers(part.size), part) as response:
             _check_sent(part, response)
+
+    def _send(
+        self, method: str, url: URL, headers: dict[str, str], part: _Part
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._remote.request(
+            method,
+            url,
+            headers=headers,
+            content=lambda: self._read(part),
+            silence=self._manner.standstill,
+        )
 
     async def _finish(self, location: URL) -> None:
         """Name the whole by its digest, and by the MD5 of its parts' MD5s."""
@@ -168,16 +173,13 @@ class Upload:
                 yield block
 
     async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        failures = 0
+        tries = Tries(self._manner)
         while True:
             try:
                 return await attempt()
             except Passing as error:
-                failures += 1
-                if failures >= self._manner.tries:
-                    raise RegistryError(f"max retries exceeded: {error.message}") from error
                 log.info("upload failed", blob=self._layer.digest.short, reason=error.message)
-                await asyncio.sleep(self._manner.backoff(failures))
+                await tries.again(error)
 
 
 def _content_headers(size: int) -> dict[str, str]:

@@ -16,7 +16,7 @@ from lhama_testing_registry import Registry
 
 from lhama.daemon.protocol.replies import Progress
 from lhama.daemon.registry import RegistryClient
-from lhama.daemon.registry.download import Manner
+from lhama.daemon.registry.manner import Manner
 from lhama.daemon.store import ModelName, Store
 
 QUICK = Manner(smallest_part=64 * 1024, silence=0.3, pause=0.001, tries=4, save_bytes=1 << 16)

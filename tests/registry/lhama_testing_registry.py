@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import ssl
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -52,6 +53,7 @@ class Seen:
     query: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     served: int = 0
+    time: float = field(default_factory=time.monotonic)
 
 
 class Registry:
@@ -83,6 +85,10 @@ class Registry:
         self.finished: list[dict[str, str]] = []
         self.upload_faults: deque[int] = deque()
         """Statuses with which the next parts are refused."""
+        self.upload_stalls = 0
+        """So many of the next parts are not read."""
+        self.retry_after = ""
+        """Sent with errors that are faults, if set."""
         self.upload_gate: asyncio.Event | None = None
         """Parts are answered when it is set."""
         self.sending = 0
@@ -195,7 +201,7 @@ class Registry:
         queue = self.faults.get(digest)
         fault = queue.popleft() if queue else Fault()
         if fault.status >= 400:
-            return web.Response(status=fault.status, text="a fault")
+            return self._fault(fault.status)
         start, stop = 0, len(data)
         if match := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", "")):
             start, stop = int(match[1]) + fault.shift, int(match[2]) + 1
@@ -268,12 +274,15 @@ class Registry:
     async def _take_part(
         self, request: web.Request, what: str, seen: Seen, headers: dict[str, str] | None = None
     ) -> web.Response:
+        if self.upload_stalls:
+            self.upload_stalls -= 1
+            await asyncio.Event().wait()
         body = await request.read()
         seen.served = len(body)
         if self.upload_gate is not None:
             await self.upload_gate.wait()
         if self.upload_faults:
-            return web.Response(status=self.upload_faults.popleft(), text="a fault")
+            return self._fault(self.upload_faults.popleft())
         text = request.query.get("range") or request.headers["Content-Range"]
         start, stop = (int(n) for n in text.split("-"))
         assert stop - start + 1 == len(body)
@@ -281,6 +290,10 @@ class Registry:
         upload.extend(b"\0" * max(0, stop + 1 - len(upload)))
         upload[start : stop + 1] = body
         return web.Response(status=202, headers=headers or {})
+
+    def _fault(self, status: int) -> web.Response:
+        headers = {"Retry-After": self.retry_after} if self.retry_after else {}
+        return web.Response(status=status, text="a fault", headers=headers)
 
     def _note(self, request: web.Request, at: str) -> Seen:
         seen = Seen(request.method, request.path, dict(request.headers), at, dict(request.query))

@@ -7,6 +7,8 @@ import dataclasses
 import threading
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from lhama_testing_pulls import QUICK, blob_files, pull, until, walk, weights
@@ -16,6 +18,7 @@ from lhama.daemon.config import Settings
 from lhama.daemon.errors import RegistryError
 from lhama.daemon.protocol.replies import Progress
 from lhama.daemon.registry import RegistryClient
+from lhama.daemon.registry.replies import retry_after
 from lhama.daemon.store import Store
 from lhama.daemon.store.partial import Part, Partial
 
@@ -103,6 +106,37 @@ async def test_a_stall_without_end_is_given_up(
     registry.fail(digest, *[Fault(after=0, then="stall")] * 100)
     with pytest.raises(RegistryError, match=r"^max retries exceeded: .*timeout|stalled"):
         await pull(RegistryClient(settings, store, manner=impatient), registry, PATH)
+
+
+@pytest.mark.fault(18)
+async def test_a_registry_that_asks_for_time_gets_it(
+    client: RegistryClient, registry: Registry, digest: str
+) -> None:
+    registry.fail(digest, *[Fault(status=503)] * 4)
+    registry.retry_after = "1"
+    await pull(client, registry, PATH)
+    asked = [seen.time for seen in registry.requests("GET", f"/data/{digest}")]
+    assert len(asked) == 8
+    assert min(asked[4:]) - min(asked) >= 1
+
+
+async def test_a_registry_that_asks_for_hours_is_not_waited_for(
+    client: RegistryClient, registry: Registry, digest: str
+) -> None:
+    registry.fail(digest, *[Fault(status=429)] * 100)
+    registry.retry_after = "7200"
+    with pytest.raises(RegistryError, match=r"^429: a fault \(Retry-After: 7200\)$"):
+        await pull(client, registry, PATH)
+
+
+def test_how_long_a_registry_asks_for() -> None:
+    assert retry_after({"Retry-After": " 12 "}) == 12
+    soon = datetime.now(UTC) + timedelta(seconds=90)
+    assert 80 < retry_after({"Retry-After": format_datetime(soon, usegmt=True)}) <= 90
+    for nonsense in ("", "-5", "soon", "1.5", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Oct 2015"):
+        assert retry_after({"Retry-After": nonsense}) == 0
+    assert retry_after({}) == 0
+    assert retry_after({"Retry-After": "9" * 500}) > 1e300
 
 
 async def test_a_blob_that_is_not_there_is_not_tried_again(

@@ -22,14 +22,14 @@ SIZE = 200_000
 DATA = weights(SIZE)
 
 
-def store_model(store: Store, name: str, source: str = "") -> Manifest:
-    """A model of one blob in four parts and a small config."""
+def store_model(store: Store, name: str, source: str = "", data: bytes = DATA) -> Manifest:
+    """A model of one blob (in four parts) and a small config."""
     with store.pinned(()) as pin:
         layers = []
-        for media_type, data in ((manifests.MODEL, DATA), (manifests.CONFIG, b"{}")):
-            pin(Digest.of(data))
-            digest, _ = store.blobs.write(data)
-            layers.append(Layer(media_type, digest, len(data), source))
+        for media_type, blob in ((manifests.MODEL, data), (manifests.CONFIG, b"{}")):
+            pin(Digest.of(blob))
+            digest, _ = store.blobs.write(blob)
+            layers.append(Layer(media_type, digest, len(blob), source))
         manifest = Manifest(dataclasses.replace(layers[1], source=""), (layers[0],))
         store.write_manifest(ModelName.parse(name), manifest)
     return manifest
@@ -153,6 +153,48 @@ async def test_parts_that_keep_failing_end_the_push(
     registry.upload_faults.extend([503] * 100)
     with pytest.raises(RegistryError, match=r"^max retries exceeded: 503: a fault$"):
         await push(client, name)
+
+
+@pytest.mark.fault(18)
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("size", [SIZE, 48 << 20], ids=["not answered", "not read"])
+async def test_a_part_that_stands_still_is_sent_again(
+    settings: Settings, registry: Registry, store: Store, size: int, elsewhere: bool
+) -> None:
+    """What the kernels' buffers hold is as good as sent, and waits for an answer; more is not."""
+    registry.redirect_uploads = elsewhere
+    registry.upload_stalls = 2
+    impatient = dataclasses.replace(QUICK, standstill=0.5, smallest_part=size)
+    name, data = f"{registry.host}/user/mine", bytes(size)
+    store_model(store, name, data=data)
+    await push(RegistryClient(settings, store, manner=impatient), name)
+    assert registry.upload_stalls == 0
+    assert registry.blobs[str(Digest.of(data))] == data
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [(SIZE, "net/http: timeout awaiting response headers"), (48 << 20, "write tcp .*i/o timeout")],
+)
+async def test_a_registry_that_takes_nothing_ends_the_push(
+    settings: Settings, registry: Registry, store: Store, size: int, reason: str
+) -> None:
+    registry.upload_stalls = 100
+    impatient = dataclasses.replace(QUICK, standstill=0.1, smallest_part=size, tries=2)
+    name = f"{registry.host}/user/mine"
+    store_model(store, name, data=bytes(size))
+    with pytest.raises(RegistryError, match=rf"^max retries exceeded: Patch .*{reason}"):
+        await push(RegistryClient(settings, store, manner=impatient), name)
+
+
+async def test_a_registry_that_asks_for_time_gets_it(
+    client: RegistryClient, registry: Registry, name: str
+) -> None:
+    registry.upload_faults.append(429)
+    registry.retry_after = "1"
+    await push(client, name)
+    first, second = registry.requests("PATCH", "uploads")[:2]
+    assert second.time - first.time >= 1
 
 
 async def test_progress_comes_while_a_part_is_under_way(

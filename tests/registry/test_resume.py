@@ -17,7 +17,7 @@ from lhama_testing_pulls import until, walk, weights
 from lhama_testing_registry import Fault, Registry
 
 from lhama.backends.reference import model
-from lhama.daemon.registry.download import DEFAULT_MANNER
+from lhama.daemon.registry.manner import DEFAULT_MANNER
 from lhama.daemon.store.partial import Part
 
 PATH = "library/big"
