@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from array import array
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -121,6 +122,7 @@ class ReferenceEngine:
         self._hashes = [_hash(()) for _ in range(options.slots)]
         """Of each slot's cache, kept up with it: a step costs the same however long that is."""
         self._sampling: list[Admit | None] = [None] * options.slots
+        self._drawn: list[list[int]] = [[] for _ in range(options.slots)]
         self._last: list[int] = [DROPPED] * options.slots
         self._due = 0.0
         self._said = [0] * options.slots
@@ -200,6 +202,7 @@ class ReferenceEngine:
             self._apply(op)
         for admit in plan.admits:
             self._sampling[admit.slot] = admit
+            self._drawn[admit.slot] = list(admit.history)
             self._said[admit.slot] = 0
         live = [
             (row, fed) for row, fed in zip(plan.rows, handle.tokens, strict=True) if fed != DROPPED
@@ -247,15 +250,21 @@ class ReferenceEngine:
         admit = self._sampling[row.slot]
         self._require(admit is not None and admit.epoch == row.epoch, f"{row} was not admitted")
         assert admit is not None
+        poison = self._behaviour.fault_step if self._behaviour.fault == "poison" else DROPPED
+        if poison in self._cache[row.slot]:
+            self._last[row.slot] = 0
+            return RowResult(row.slot, row.epoch, 0, error="the logits are not finite")
         digest = self._hashes[row.slot].digest()
-        greedy = admit.sampling.temperature <= 0 and admit.logprobs < 0 and mask is None
-        if greedy and not self._script:
+        sampling = admit.sampling
+        plain = admit.logprobs < 0 and mask is None and not _penalises(sampling)
+        if plain and sampling.temperature <= 0 and not self._script:
             token = self._last[row.slot] = _likeliest(digest, self._behaviour.end_after)
             return RowResult(row.slot, row.epoch, token)
         logits = self._logits(row.slot, digest)
         norm = math.log(sum(math.exp(value) for value in logits.values()))
-        token = _draw(_allowed(logits, mask), admit.sampling, len(self._cache[row.slot]))
-        self._last[row.slot] = token
+        likely = _penalised(_allowed(logits, mask), sampling, self._drawn[row.slot])
+        token = self._last[row.slot] = _draw(likely, sampling, len(self._cache[row.slot]))
+        self._drawn[row.slot].append(token)
         if admit.logprobs < 0:
             return RowResult(row.slot, row.epoch, token)
         ranked = sorted(logits.items(), key=lambda item: -item[1])[: admit.logprobs]
@@ -349,10 +358,45 @@ def _allowed(logits: dict[int, float], mask: bytes | None) -> dict[int, float]:
     return allowed or {t: -20.0 for t in range(VOCAB) if bits >> t & 1}
 
 
+def _penalises(sampling: Sampling) -> bool:
+    neutral = (sampling.repeat_penalty, sampling.presence_penalty, sampling.frequency_penalty)
+    return neutral != (1.0, 0.0, 0.0)
+
+
+def _penalised(
+    logits: dict[int, float], sampling: Sampling, drawn: Sequence[int]
+) -> dict[int, float]:
+    """Penalties on what was drawn lately, as llama.cpp has them."""
+    window = sampling.repeat_last_n
+    if not _penalises(sampling) or window == 0:
+        return logits
+    counts = Counter(drawn if window < 0 else drawn[-window:])
+    found = {}
+    for token, value in logits.items():
+        if count := counts[token]:
+            value = (
+                value / sampling.repeat_penalty if value > 0 else value * sampling.repeat_penalty
+            )
+            value -= count * sampling.frequency_penalty + sampling.presence_penalty
+        found[token] = value
+    return found
+
+
 def _draw(logits: dict[int, float], sampling: Sampling, position: int) -> int:
     """Greedy, or by a generator of (seed, position): independent of what else runs."""
     if sampling.temperature <= 0:
         return max(logits, key=lambda token: (logits[token], -token))
+    ranked = sorted(logits, key=lambda token: (-logits[token], token))
+    ranked = ranked[: sampling.top_k] if sampling.top_k > 0 else ranked
+    best = logits[ranked[0]]
+    weights = [math.exp(logits[token] - best) for token in ranked]
+    enough = sampling.top_p * sum(weights)
+    sums = itertools.accumulate(weights, initial=0.0)
+    kept = [
+        token
+        for token, weight, before in zip(ranked, weights, sums, strict=False)
+        if before < enough and weight >= sampling.min_p
+    ]
     source = random.Random(sampling.seed * 1_000_003 + position)
-    weights = [math.exp(value / sampling.temperature) for value in logits.values()]
-    return source.choices(list(logits), weights)[0]
+    weights = [math.exp((logits[token] - best) / sampling.temperature) for token in kept]
+    return source.choices(kept, weights)[0]

@@ -45,9 +45,10 @@ class Behaviour:
     fault: str = ""
     """``load``, ``prepare``, ``compute`` or ``row`` raise or report an error; ``crash`` kills the
     process by SIGKILL; ``hang`` never returns; ``shout`` writes a megabyte to stderr without ending
-    the line; ``text`` fails steps that embed one text, ``nan`` spoils vectors."""
+    the line; ``poison`` spoils a sequence from one token on, ``text`` fails steps that embed one text,
+    ``nan`` spoils vectors."""
     fault_step: int = 0
-    """The step at which the fault happens; of ``text``, a token of the text."""
+    """The step at which the fault happens; of ``poison`` and ``text``, the token."""
     pooling: int = 0
     """Not 0: the model serves embeddings only, or with ``RANK`` scores."""
 

@@ -20,6 +20,7 @@ from lhama.plugins.backend import (
     Probe,
     Progress,
     Support,
+    UnsupportedModel,
 )
 from lhama.plugins.hookspecs import hookimpl
 
@@ -45,6 +46,9 @@ class ReferenceBackend:
     def load(self, model: ModelFiles, options: LoadOptions, progress: Progress) -> Engine:
         from lhama.backends.reference.engine import ReferenceEngine
 
+        support = self.supports(model)
+        if not support.score:
+            raise UnsupportedModel(support.reason)
         behaviour = read_behaviour(model.weights)
         time.sleep(behaviour.load_us / 1e6)
         if behaviour.fault == "load":
