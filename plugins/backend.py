@@ -338,8 +338,9 @@ class Limits:
     late_mask: bool = False
     """Rows may be ``masked``."""
     features: frozenset[str] = frozenset()
-    """Of ``shift`` (KvOp Shift), ``copy`` (KvOp Copy); or ``embed`` (serves ``embed`` and no steps),
-    with ``rank`` if its vectors are scores of a query and a document."""
+    """Of ``shift`` (KvOp Shift), ``copy`` (KvOp Copy), ``media`` (``ReadsMedia``); or ``embed``
+    (serves ``embed`` and no steps), with ``rank`` if its vectors are scores of a query and a
+    document."""
 
 
 @dataclass(frozen=True, slots=True)

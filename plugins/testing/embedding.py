@@ -23,7 +23,7 @@ def numbers(vector: bytes) -> tuple[float, ...]:
 def alike(first: bytes, second: bytes) -> bool:
     a, b = numbers(first), numbers(second)
     product = sum(x * y for x, y in zip(a, b, strict=True))
-    return product >= LEAST_COSINE * math.hypot(*a) * math.hypot(*b)
+    return math.isfinite(product) and product >= LEAST_COSINE * math.hypot(*a) * math.hypot(*b)
 
 
 class Embeddings(Suite):
