@@ -20,6 +20,12 @@ def main(folder: Path) -> None:
         in_wheel = {name for name in archive.namelist() if ".dist-info/" not in name}
     with tarfile.open(source) as archive:
         in_source = {name.partition("/")[2] for name in archive.getnames()}
+    own = [
+        name.removesuffix("pyproject.toml") for name in listed if name.endswith("/pyproject.toml")
+    ]
+    listed = [
+        name for name in listed if not name.startswith(tuple(own))
+    ]  # not of this distribution
     expected = {f"lhama/{name}" for name in listed}
     problems = [
         *(f"missing from the wheel: {name}" for name in sorted(expected - in_wheel)),

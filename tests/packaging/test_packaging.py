@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,18 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
+def files(pattern: str) -> Iterator[Path]:
+    """The rooms' files, without those of distributions of their own that lie in one."""
+    for room in ROOMS:
+        for file in (ROOT / room).rglob(pattern):
+            own = (folder / "pyproject.toml" for folder in file.parents if ROOT in folder.parents)
+            if not any(path.exists() for path in own):
+                yield file
+
+
 def test_packages_are_all_folders_with_an_init(project: dict[str, Any]) -> None:
     folders = {
-        "lhama." + ".".join(file.parent.relative_to(ROOT).parts)
-        for room in ROOMS
-        for file in (ROOT / room).rglob("__init__.py")
+        "lhama." + ".".join(file.parent.relative_to(ROOT).parts) for file in files("__init__.py")
     }
     assert set(project["tool"]["setuptools"]["packages"]) == folders
 
@@ -35,8 +43,7 @@ def test_every_other_file_is_package_data(project: dict[str, Any]) -> None:
     patterns = project["tool"]["setuptools"]["package-data"]["*"]
     left_out = [
         str(file.relative_to(ROOT))
-        for room in ROOMS
-        for file in (ROOT / room).rglob("*")
+        for file in files("*")
         if file.is_file()
         and file.suffix not in (".py", ".pyc")
         and not (
@@ -49,8 +56,7 @@ def test_every_other_file_is_package_data(project: dict[str, Any]) -> None:
 def test_every_module_is_in_a_package() -> None:
     homeless = [
         str(file.relative_to(ROOT))
-        for room in ROOMS
-        for file in (ROOT / room).rglob("*.py")
+        for file in files("*.py")
         if not (file.parent / "__init__.py").exists()
     ]
     assert homeless == []

@@ -1,0 +1,116 @@
+"""The example backend: its README is walked, command by command, in an environment of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from lhama_testing_daemon import free_port
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = Path("plugins/examples/lhama-ngram")
+BLOCK = re.compile(r"^```(sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+END = "--- end of a block: "
+
+pytestmark = pytest.mark.timeout(600)
+
+
+class Block(NamedTuple):
+    """Commands of the README, and the lines it shows below them."""
+
+    commands: str
+    shown: list[str]
+
+
+def blocks(text: str) -> list[Block]:
+    found: list[Block] = []
+    for kind, body in BLOCK.findall(text):
+        if kind == "sh":
+            found.append(Block(body, []))
+        else:
+            found[-1].shown.extend(body.splitlines())
+    return found
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A virtual environment that sees this one's packages, and in which ``lhama`` is its own: what is
+    installed there is seen by nobody else, and nothing is installed twice."""
+    folder = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    ours = sysconfig.get_path("purelib")
+    (packages / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    command = folder / "bin" / "lhama"
+    command.write_text(f"#!{folder}/bin/python\nfrom lhama.daemon.cli import main\n\nmain()\n")
+    command.chmod(0o755)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OLLAMA_", "LHAMA_"))}
+    if find_spec("setuptools"):
+        kept["PIP_NO_BUILD_ISOLATION"] = "0"  # pip's way of saying that there shall be none
+    return kept | {
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
+        "OLLAMA_MODELS": str(tmp_path / "models"),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What the walk needs of the repository, free to be written in."""
+    folder = tmp_path / "clone"
+    shutil.copytree(
+        ROOT / EXAMPLE,
+        folder / EXAMPLE,
+        ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"),
+    )
+    shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("[!a-z]*"))
+    return folder
+
+
+def walk(walked: list[Block], folder: Path, environment: dict[str, str]) -> list[str]:
+    """Run the blocks one after the other in one shell, as a reader would; what each printed."""
+    script = "set -e\n" + "".join(
+        f"{block.commands}\necho '{END}{number}'\n" for number, block in enumerate(walked)
+    )
+    with subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as shell:
+        assert shell.stdout is not None
+        try:
+            printed = shell.stdout.read()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)  # a daemon that a failure has left
+    assert shell.returncode == 0, printed
+    return re.split(re.escape(END) + r"\d+\n", printed)
+
+
+def test_the_readmes_walk(clone: Path, environment: dict[str, str]) -> None:
+    walked = blocks((clone / EXAMPLE / "README.md").read_text())
+    assert len(walked) > 8
+    printed = walk(walked, clone, environment)
+    for block, text in zip(walked, printed, strict=False):
+        for line in block.shown:
+            words = map(re.escape, line.split())
+            assert re.search(r".*\b".join(words), text), f"{line!r} is not in\n{text}"
+    left = printed[len(walked) - 1]
+    assert not re.search(r"^(ngram|mine)\b", left, re.MULTILINE), left
