@@ -21,6 +21,9 @@ LIMITS = LLParserLimits(
     verbose_errors=False,
 )
 
+FREE = '%llguidance {"no_forcing": true}\n'
+"""Where only one text can follow, its tokens are still the model's choice, as in llama.cpp."""
+
 _VALUE = r"""
 STRING: /"(\\(["\\\/bfnrt]|u[0-9a-fA-F]{4})|[^"\\\x00-\x1F\x7F])*"/
 NUMBER: /-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,4})?/
@@ -28,7 +31,8 @@ NUMBER: /-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,4})?/
 """Numbers have no end of their own: without a bound a small model writes 0.3333 for ever."""
 
 JSON = (
-    r"""
+    FREE
+    + r"""
 start: object
 value: object | array | STRING | NUMBER | ("true" | "false" | "null") SPACE?
 object: "{" SPACE? (pair ("," SPACE? pair)*)? SPACE? "}"
@@ -41,7 +45,8 @@ SPACE: /[ \t\n]{1,100}/
 """``format: json`` in Lark's notation, with white space where Ollama's grammar has it."""
 
 LAYOUT = (
-    r"""
+    FREE
+    + r"""
 start: value
 value: object | array | STRING | NUMBER | "true" | "false" | "null"
 object: "{" SPACE? (pair ("," SPACE? pair)*)? SPACE? "}"
@@ -100,19 +105,19 @@ class Grammars:
         if text == "json":
             return Grammar(self._matcher(LLMatcher.grammar_from_lark(JSON)), None, signs)
         try:
-            rule = self._rule(json.dumps(schema.read(text, _pattern_works)))
+            rule = self._rule(schema.read(text, _pattern_works))
         except ValueError as e:
             raise _refused(str(e)) from e
         return Grammar(rule, self._matcher(LLMatcher.grammar_from_lark(LAYOUT)), signs)
 
-    def _rule(self, wanted: str) -> LLMatcher:
+    def _rule(self, wanted: dict[str, Any]) -> LLMatcher:
         """A schema's matcher. What llguidance cannot do is refused at first and then ignored, as
         llama.cpp ignores it. Raises ``ValueError``."""
         problem = ""
         for lenient in (False, True):
             options = {"whitespace_pattern": r"[ \t\n]{1,22}", "lenient": lenient}
-            compiled = LLMatcher.grammar_from_json_schema(wanted, defaults=options)
-            matcher = self._matcher(compiled)
+            text = json.dumps({**wanted, "x-guidance": options})
+            matcher = self._matcher(LLMatcher.grammar_from_lark(f"{FREE}start: %json {text}"))
             if not matcher.is_error() and not matcher.is_stopped():
                 return matcher
             problem = problem or words(matcher) or "no value is valid"
