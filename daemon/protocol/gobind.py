@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from lhama.daemon.protocol import gobase64
+from lhama.daemon.protocol import gobase64, govalue
 from lhama.daemon.protocol.annotations import Custom, GoName, OrderedMap, OrText
 from lhama.daemon.protocol.govalue import Abort, Mismatch, Number, Object, Scope, members, plain
 
@@ -81,7 +81,7 @@ def _any(value: Any, scope: Scope) -> Any:
 
 
 def _raw(value: Any, scope: Scope) -> msgspec.Raw:
-    return value if isinstance(value, msgspec.Raw) else msgspec.Raw(msgspec.json.encode(value))
+    return value if isinstance(value, msgspec.Raw) else msgspec.Raw(govalue.text(value))
 
 
 def _bytes(go: str) -> _Bind:

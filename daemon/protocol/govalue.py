@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from lhama.daemon.protocol.goencode import go_float
 
 _NUMBERS = ("int", "int32", "int64", "uint8", "float32", "float64")
@@ -130,6 +132,18 @@ def _float64(number: Number) -> float:
     if number.is_integer() and abs(value) <= EXACT_INTEGERS:
         return int(number.text)
     return value
+
+
+def text(value: Any) -> bytes:
+    """A value's JSON, as far as it is known how it was written."""
+    if isinstance(value, Number):
+        return value.text.encode()
+    if isinstance(value, list):
+        return b"[%b]" % b",".join(text(item) for item in value)
+    if isinstance(value, dict | Object):
+        pairs = (b"%b:%b" % (msgspec.json.encode(k), text(item)) for k, item in members(value))
+        return b"{%b}" % b",".join(pairs)
+    return msgspec.json.encode(value)
 
 
 def members(value: dict[str, Any] | Object) -> Iterable[tuple[str, Any]]:
