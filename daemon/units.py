@@ -33,6 +33,8 @@ class Unit:
     """For the machine, started at boot; else for one user."""
     writable: tuple[Path, ...] = ()
     """Folders that a user's daemon writes to: its store, its key, its caches."""
+    groups: tuple[str, ...] = ()
+    """Of this machine, that may use its graphics cards: systemd starts nothing with one unknown."""
 
     def systemd(self) -> str:
         """The text of ``lhama.service``. No ``PrivateDevices``: the graphics card is one; no
@@ -70,12 +72,15 @@ class Unit:
             "SystemCallArchitectures=native",
             "SystemCallFilter=@system-service",
             "SystemCallErrorNumber=EPERM",
-            *(_SYSTEM if self.system else self._of_user()),
+            *(self._of_machine() if self.system else self._of_user()),
             "",
             "[Install]",
             f"WantedBy={'multi-user' if self.system else 'default'}.target",
         ]
         return "\n".join(lines) + "\n"
+
+    def _of_machine(self) -> list[str]:
+        return [*_SYSTEM, *([f"SupplementaryGroups={' '.join(self.groups)}"] * bool(self.groups))]
 
     def _of_user(self) -> list[str]:
         # What needs privileges to set up would keep a user's unit from starting on older systems.
@@ -101,7 +106,6 @@ class Unit:
 
 _SYSTEM = (
     "DynamicUser=yes",
-    "SupplementaryGroups=-video -render",
     "StateDirectory=lhama",
     "CacheDirectory=lhama",
     "ProtectSystem=strict",

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import lhama.daemon
 from lhama.daemon.cli import output
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import LhamaError
@@ -15,6 +16,9 @@ from lhama.daemon.units import LABEL, NAME, Unit
 
 KEPT = ("OLLAMA_", "LHAMA_", "HF_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 """Beginnings of the variables that the service gets from who installs it."""
+
+CARDS = ("video", "render")
+"""Groups that may use graphics cards."""
 
 SYSTEM_STATE = Path("/var/lib/lhama")
 SYSTEM_CACHE = Path("/var/cache/lhama")
@@ -59,7 +63,14 @@ def describe(settings: Settings, *, system: bool) -> Unit:
         }
     command = (sys.executable, "-m", "lhama.daemon.cli", "serve")
     folders = (settings.models, settings.identity.parent, Path.home() / ".cache")
-    return Unit(command, environment, settings.shutdown_grace, system=system, writable=folders)
+    return Unit(
+        command,
+        environment,
+        settings.shutdown_grace,
+        system=system,
+        writable=folders,
+        groups=tuple(filter(_is_group, CARDS)),
+    )
 
 
 def text(settings: Settings, *, system: bool) -> str:
@@ -73,8 +84,8 @@ def text(settings: Settings, *, system: bool) -> str:
 def install(settings: Settings, *, system: bool) -> None:
     """Write the description, start the service, and have it started at boot or login."""
     where = place(system=system)
-    if system and not os.access(sys.executable, os.X_OK):
-        raise ServiceError(f"{sys.executable} cannot be run")
+    if system and not where.mac:
+        _for_everybody(Path(sys.executable), Path(lhama.daemon.__file__))
     where.path.parent.mkdir(parents=True, exist_ok=True)
     # Keys may be among the variables: nobody else reads them.
     descriptor = os.open(where.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -87,6 +98,8 @@ def install(settings: Settings, *, system: bool) -> None:
         _ask(where, "daemon-reload")
         _ask(where, "enable", "--now", NAME)
     output.say(f"lhama runs, and will: {settings.url}")
+    if not system and not where.mac:
+        output.say("while you are logged out, too: loginctl enable-linger")
 
 
 def uninstall(*, system: bool) -> None:
@@ -119,6 +132,28 @@ def logs(*, system: bool, follow: bool, lines: int) -> int:
         return _show("tail", *(["-f"] * follow), "-n", str(lines), str(_mac_log()))
     whose = ("-u", NAME) if system else ("--user", "-u", NAME)
     return _show("journalctl", *whose, "-n", str(lines), *(["-f"] * follow))
+
+
+def _is_group(name: str) -> bool:
+    import grp  # not on Windows
+
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _for_everybody(*needed: Path) -> None:
+    """The machine's service has a user of its own, who must get at what it runs."""
+    for path in needed:
+        whole = path.resolve()
+        for part in (*reversed(whole.parents), whole):
+            if not part.stat().st_mode & (0o001 if part.is_dir() else 0o004):
+                raise ServiceError(
+                    f"{part} is closed to others, and the service needs {whole}: "
+                    "install lhama somewhere else, such as in a virtual environment below /opt"
+                )
 
 
 def _mac_log() -> Path:

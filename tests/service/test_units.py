@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lhama.daemon.cli import main, service
+from lhama.daemon.config import Settings
 from lhama.daemon.durations import SECOND
 from lhama.daemon.units import Unit
 
@@ -64,6 +65,23 @@ def test_what_the_daemon_needs_is_permitted() -> None:
         assert "Type=notify" in text
         assert "WatchdogSec=60" in text
     assert 'ReadWritePaths=-"/home/x y"' in unit(system=False).systemd()
+
+
+def test_groups_that_are_not_there_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd starts no unit that names one."""
+    monkeypatch.setattr(service, "CARDS", ("root", "no-such-group"))
+    text = service.text(Settings(), system=True)
+    assert "SupplementaryGroups=root\n" in text
+    assert "SupplementaryGroups" not in unit().systemd()
+
+
+def test_what_is_closed_to_the_service_is_refused(tmp_path: Path) -> None:
+    service._for_everybody(Path("/bin/sh"))
+    program = tmp_path / "python"
+    program.touch()
+    tmp_path.chmod(0o700)
+    with pytest.raises(service.ServiceError, match=f"closed to others.* needs {program}: install"):
+        service._for_everybody(program)
 
 
 def test_the_agent_has_apples_keys() -> None:
