@@ -26,10 +26,12 @@ class GoName:
 class OrText:
     """Annotation: a string may stand for the value, and becomes what ``wrap`` makes of it.
 
-    Go has such a field read by a decoder of its own, so the field is not named in errors.
+    Go has such a field read by a decoder of its own, so the field is not named in errors; ``null``
+    is an empty string to it, and nothing at all is an end that comes too early.
     """
 
     wrap: Callable[[str], Any]
+    missing: str = "unexpected end of JSON input"
 
 
 @dataclass(frozen=True)

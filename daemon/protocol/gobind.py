@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any
@@ -31,6 +32,8 @@ class Type:
     """``null`` makes it nil again; other types stay what they were."""
     merges: bool = False
     """A second value is added to the first."""
+    missing: str = ""
+    """What is wrong where the value is not there, if that is an error."""
 
 
 # ------------------------------------------------------------------- readers, one for each type
@@ -135,7 +138,7 @@ def _map(go: str, item: Type) -> _Bind:
 def _custom(custom: Custom) -> _Bind:
     def bind(value: Any, scope: Scope) -> Any:
         try:
-            return custom.read(plain(value))
+            return custom.read(plain(value, huge=True))
         except ValueError as error:
             raise Abort(error, scope) from None
 
@@ -182,15 +185,22 @@ def _ordered_map(annotation: OrderedMap, item: Type) -> _Bind:
     return bind
 
 
+_Field = tuple[str, str, Type]
+"""Key, attribute, type."""
+
+
 @cache
 def struct(cls: type[msgspec.Struct]) -> Type:
     """The reader of a struct. Class attributes ``go_package``: where Go has it, if not in ``api``;
     ``go_name``: its name there, if it is another or, for a struct without a name, none;
-    ``go_alias``: the type decodes itself through an alias of that name."""
+    ``go_alias``: the type decodes itself through an alias of that name; ``go_struct``: what Go
+    prints for a type without a name, be it the struct's own or the one it decodes itself through."""
     name: str = getattr(cls, "go_name", cls.__name__)
     package: str = getattr(cls, "go_package", "api")
     alias: str = getattr(cls, "go_alias", "")
-    go = f"{package}.{alias or name}"
+    unnamed: str = getattr(cls, "go_struct", "")
+    go = unnamed or f"{package}.{alias or name}"
+    apart = bool(alias or (unnamed and name))
 
     def read(value: Any, scope: Scope) -> msgspec.Struct:
         if not isinstance(value, dict | Object):
@@ -198,8 +208,8 @@ def struct(cls: type[msgspec.Struct]) -> Type:
             return cls()
         around, path = scope.struct, scope.path
         scope.struct = name
-        found: dict[str, Any] = {}
         fields = _fields(cls)
+        found: dict[str, Any] = {}
         for key, member in members(value):
             field = fields.get(key.casefold())
             if field is None:
@@ -210,20 +220,35 @@ def struct(cls: type[msgspec.Struct]) -> Type:
             if content is None:
                 if kind.nil:
                     found.pop(attribute, None)
+                elif kind.missing:
+                    found[attribute] = kind.zero()
                 continue
             before = found.get(attribute) if kind.merges else None
             found[attribute] = kind.bind(content, scope)
             if before:
                 found[attribute] = before | found[attribute]
         scope.struct, scope.path = around, path
+        if scope.saved is None:
+            _complete(fields, found)
         return cls(**found)
 
-    return Type(f"{package}.{name}", cls, _apart(read) if alias else read)
+    def zero() -> msgspec.Struct:
+        _complete(_fields(cls), ())
+        return cls()
+
+    return Type(f"{package}.{name}" if name else go, zero, _apart(read) if apart else read)
+
+
+def _complete(fields: dict[str, _Field], found: Container[str]) -> None:
+    """Raises ``Abort`` for a member that must be there and is not."""
+    for _, attribute, kind in fields.values():
+        if kind.missing and attribute not in found:
+            raise Abort(ValueError(kind.missing), Scope(plain))
 
 
 @cache
-def _fields(cls: type[msgspec.Struct]) -> dict[str, tuple[str, str, Type]]:
-    """Folded key → key, attribute, type. Found at first use: a struct may contain itself."""
+def _fields(cls: type[msgspec.Struct]) -> dict[str, _Field]:
+    """By folded key. Found at first use: a struct may contain itself."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {
         field.encode_name.casefold(): (field.encode_name, field.name, _type(hints[field.name]))
@@ -241,7 +266,9 @@ def _type(annotation: Any) -> Type:
             return Type(extra.go, lambda: None, _custom(extra), nil=True)
         if isinstance(extra, OrText):
             kind = _type(annotation)
-            return Type(kind.go, kind.zero, _or_text(kind, extra.wrap), nil=True)
+            read = _or_text(kind, extra.wrap)
+            empty = functools.partial(extra.wrap, "")
+            return Type(kind.go, empty, read, missing=extra.missing)
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         (inner,) = [a for a in typing.get_args(annotation) if a is not types.NoneType]
         kind = _type(Annotated[inner, *extras] if extras else inner)

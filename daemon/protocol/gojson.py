@@ -49,17 +49,22 @@ def decode(body: bytes, into: type[T], *, empty: str = "missing request body") -
         raise Malformed(_TOO_DEEP) from None
 
 
+def read(text: bytes, into: type[T]) -> T:
+    """Read a JSON text, known to be one value, into the struct. Raises ``Malformed``."""
+    return _bind(_lenient(text), into, _exact_member)
+
+
 def bind(value: Any, into: type[T]) -> T:
     """Read a value that is decoded already into the struct. Raises ``Malformed``."""
     return _bind(value, into, _quick_member)
 
 
 def value(text: str) -> Any:
-    """A JSON text's value. Raises ``ValueError`` where there is not exactly one."""
+    """A JSON text's value. Raises ``ValueError`` with Go's words where there is not exactly one."""
     try:
         return _anything.decode(text)
     except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(goscan.refusal(text.encode()) or str(error)) from None
 
 
 def _bind(value: Any, into: type[T], member: Callable[[Any], Any]) -> T:

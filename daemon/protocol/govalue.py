@@ -112,16 +112,17 @@ def kind(value: Any) -> str:
     return "array" if isinstance(value, list) else "object"
 
 
-def plain(value: Any) -> Any:
-    """A value whose type is up to it: numbers as Go's float64. Raises ``Mismatch``."""
+def plain(value: Any, *, huge: bool = False) -> Any:
+    """A value whose type is up to it: numbers as Go's float64. Raises ``Mismatch`` for a number
+    that is none; ``huge`` leaves it as it was written."""
     if isinstance(value, Number):
-        return _float64(value)
+        return value if huge and math.isinf(float(value.text)) else _float64(value)
     if isinstance(value, int) and not -EXACT_INTEGERS <= value <= EXACT_INTEGERS:
         return float(value)
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [plain(item, huge=huge) for item in value]
     if isinstance(value, dict | Object):
-        return {key: plain(item) for key, item in members(value)}
+        return {key: plain(item, huge=huge) for key, item in members(value)}
     return value
 
 

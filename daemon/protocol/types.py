@@ -13,7 +13,7 @@ import msgspec
 from lhama.daemon import durations
 from lhama.daemon.durations import Duration, quote
 from lhama.daemon.protocol.annotations import Custom, GoName, OrderedMap
-from lhama.daemon.protocol.govalue import Mismatch, kind, type_name
+from lhama.daemon.protocol.govalue import Mismatch, Number, kind, type_name
 
 THINK_LEVELS = ("high", "medium", "low", "max")
 
@@ -25,6 +25,8 @@ def _read_keep_alive(value: Any) -> Duration:
         return durations.FOREVER if parsed < 0 else parsed
     if isinstance(value, int | float) and not isinstance(value, bool):
         return durations.seconds(value)
+    if isinstance(value, Number):
+        raise Mismatch(f"number {value.text}", "float64")
     raise ValueError(f"Unsupported type: '{type_name(value)}'")
 
 

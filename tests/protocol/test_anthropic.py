@@ -141,6 +141,33 @@ def test_tools_keep_the_order_of_their_schema() -> None:
             "json: cannot unmarshal number into Go struct field MessagesRequest.messages.text "
             "of type string",
         ),
+        ({"messages": [{"role": "user"}]}, "unexpected end of JSON input"),
+        ({"messages": [None]}, "unexpected end of JSON input"),
+        (
+            {"messages": [1]},
+            "json: cannot unmarshal number into Go struct field MessagesRequest.messages of type "
+            'struct { Role string "json:\\"role\\""; Content json.RawMessage "json:\\"content\\"" }',
+        ),
+        (
+            {"messages": [{"content": [{"type": "thinking", "signature": True}]}]},
+            "json: cannot unmarshal bool into Go struct field MessagesRequest.messages.signature "
+            "of type string",
+        ),
+        (
+            {"tool_choice": {"type": 5}},
+            "json: cannot unmarshal number into Go struct field ToolChoice.tool_choice.type "
+            "of type string",
+        ),
+        (
+            {"metadata": []},
+            "json: cannot unmarshal array into Go struct field MessagesRequest.metadata "
+            "of type anthropic.Metadata",
+        ),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": "x"}},
+            "json: cannot unmarshal string into Go struct field "
+            "ThinkingConfig.thinking.budget_tokens of type int",
+        ),
         (
             {"tools": [{"name": "f", "input_schema": {"required": 5}}]},
             'invalid input_schema for tool "f": json: cannot unmarshal number into Go struct field '

@@ -8,8 +8,9 @@ import pytest
 from lhama_testing_golden import Recording, recordings
 
 from lhama.daemon.durations import FOREVER
-from lhama.daemon.errors import BadRequest
+from lhama.daemon.errors import BadRequest, Malformed
 from lhama.daemon.protocol import gojson
+from lhama.daemon.protocol.openai.requests import ChatCompletionRequest
 from lhama.daemon.protocol.types import (
     ChatRequest,
     CopyRequest,
@@ -161,6 +162,33 @@ def test_raw_format_keeps_its_bytes() -> None:
     request = gojson.decode(b'{"format": {"b": 1,  "a":2} }', GenerateRequest)
     assert bytes(request.format) == b'{"b": 1,  "a":2}'
     assert bytes(gojson.decode(b"{}", GenerateRequest).format) == b""
+
+
+def test_a_format_further_in_is_the_same_whatever_else_is_in_the_body() -> None:
+    """Key ``user`` comes again as a role, so the body is read the exact way."""
+    schema = b'{"type":"object","properties":{"n":{"const":1.50}}}'
+    body = b'{"messages":[{"role":"user"}],"user":"me","response_format":{"json_schema":{"schema":%b}}}'
+    read = gojson.decode(body % schema, ChatCompletionRequest)
+    assert read.response_format is not None
+    assert read.response_format.json_schema is not None
+    assert bytes(read.response_format.json_schema.schema) == schema
+
+
+def test_a_number_that_is_none_is_of_the_wrong_type_where_a_type_reads_itself() -> None:
+    for field, error in (
+        (
+            "think",
+            'think must be a boolean or string ("high", "medium", "low", "max", true, or false)',
+        ),
+        (
+            "keep_alive",
+            "json: cannot unmarshal number 1e400 into Go struct field "
+            "GenerateRequest.keep_alive of type float64",
+        ),
+    ):
+        with pytest.raises(Malformed) as caught:
+            gojson.decode(b'{"%b": 1e400}' % field.encode(), GenerateRequest)
+        assert caught.value.message == error
 
 
 def test_huge_numbers_become_floats_where_anything_goes() -> None:

@@ -162,6 +162,11 @@ def test_a_tools_answer_is_named_by_its_call() -> None:
             ".messages.tool_calls.function.arguments of type string",
         ),
         (
+            {"tool_calls": [{"function": 5}]},
+            "json: cannot unmarshal number into Go struct field ToolCall.messages.tool_calls.function "
+            'of type struct { Name string "json:\\"name\\""; Arguments string "json:\\"arguments\\"" }',
+        ),
+        (
             {"content": "", "tool_calls": 5},
             "json: cannot unmarshal number into Go struct field Message.messages.tool_calls "
             "of type []openai.ToolCall",

@@ -105,6 +105,26 @@ def test_the_built_in_search_keeps_its_name() -> None:
         ([{}], "input[0]: input item missing required 'type' field"),
         ([{"role": "user", "content": [{"type": "z"}]}], "input[0]: content[0]: unknown content type: z"),
         ([{"role": "user", "content": [{"type": "input_file"}]}], "file inputs are not currently supported"),
+        ([1], 'input[0]: json: cannot unmarshal number into Go value of type struct { Type string "json:\\"type\\""; Role string "json:\\"role\\"" }'),
+        (
+            [{"role": "user", "content": [1]}],
+            'input[0]: content[0]: json: cannot unmarshal number into Go value of type struct { Type string "json:\\"type\\"" }',
+        ),
+        (
+            [{"role": "user", "content": [{"type": "input_image", "detail": 1}]}],
+            "input[0]: content[0]: json: cannot unmarshal number into Go struct field ResponsesImageContent.detail of type string",
+        ),
+        (
+            [{"type": "reasoning", "summary": [1]}],
+            "input[0]: json: cannot unmarshal number into Go struct field ResponsesReasoningInput.summary of type openai.ResponsesReasoningSummary",
+        ),
+        (
+            [{"type": "function_call", "id": 1}],
+            "input[0]: json: cannot unmarshal number into Go struct field ResponsesFunctionCall.id of type string",
+        ),
+        ([_call("c", "x")], "failed to parse function call arguments: invalid character 'x' looking for beginning of value"),
+        ([_call("c", "{} 1")], "failed to parse function call arguments: invalid character '1' after top-level value"),
+        ([_call("c", "{")], "failed to parse function call arguments: unexpected end of JSON input"),
         (
             [_call("c", "[1]")],
             "failed to parse function call arguments: json: cannot unmarshal array into Go value of type map[string]interface {}",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
-
 from lhama.daemon.durations import quote
 from lhama.daemon.errors import Malformed
 from lhama.daemon.protocol import gobase64, gojson, types, websearch
@@ -187,7 +185,7 @@ def _parameters(tool: Tool) -> types.ToolFunctionParameters:
     if not schema:
         return types.ToolFunctionParameters()
     try:
-        return gojson.bind(msgspec.json.decode(schema), types.ToolFunctionParameters)
+        return gojson.read(schema, types.ToolFunctionParameters)
     except Malformed as error:
         name = quote(tool.name)
         raise Malformed(f"invalid input_schema for tool {name}: {error}") from None

@@ -1,4 +1,4 @@
-"""Requests of Anthropic's Messages: the fields that Ollama reads of them."""
+"""Requests of Anthropic's Messages: the fields that Ollama has, if only to refuse a wrong type."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ class ImageSource(msgspec.Struct):
     type: str = ""
     media_type: str = ""
     data: str = ""
+    url: str = ""
+
+
+class Citation(msgspec.Struct):
+    go_package = "anthropic"
+
+    type: str = ""
+    url: str = ""
+    title: str = ""
+    encrypted_index: str = ""
+    cited_text: str = ""
 
 
 class ContentBlock(msgspec.Struct, omit_defaults=True):
@@ -24,13 +35,16 @@ class ContentBlock(msgspec.Struct, omit_defaults=True):
 
     type: str = ""
     text: str | None = None
+    citations: list[Citation] = []
     source: ImageSource | None = None
     id: str = ""
     name: str = ""
     input: Annotated[dict[str, Any] | None, OrderedMap()] = None
     tool_use_id: str = ""
     content: Any = None
+    is_error: bool = False
     thinking: str | None = None
+    signature: str = ""
 
 
 def _text_block(text: str) -> list[ContentBlock]:
@@ -39,7 +53,9 @@ def _text_block(text: str) -> list[ContentBlock]:
 
 class MessageParam(msgspec.Struct):
     go_package = "anthropic"
-    go_alias = "MessageParam"
+    go_struct = (
+        'struct { Role string "json:\\"role\\""; Content json.RawMessage "json:\\"content\\"" }'
+    )
 
     role: str = ""
     content: Annotated[list[ContentBlock], OrText(_text_block)] = []
@@ -54,12 +70,28 @@ class Tool(msgspec.Struct):
     name: str = ""
     description: str = ""
     input_schema: msgspec.Raw = msgspec.Raw()
+    max_uses: int = 0
+
+
+class ToolChoice(msgspec.Struct):
+    go_package = "anthropic"
+
+    type: str = ""
+    name: str = ""
+    disable_parallel_tool_use: bool = False
 
 
 class ThinkingConfig(msgspec.Struct):
     go_package = "anthropic"
 
     type: str = ""
+    budget_tokens: int = 0
+
+
+class Metadata(msgspec.Struct):
+    go_package = "anthropic"
+
+    user_id: str = ""
 
 
 class OutputConfig(msgspec.Struct):
@@ -81,5 +113,7 @@ class MessagesRequest(msgspec.Struct, kw_only=True):
     top_k: int | None = None
     stop_sequences: list[str] = []
     tools: list[Tool] = []
+    tool_choice: ToolChoice | None = None
     thinking: ThinkingConfig | None = None
+    metadata: Metadata | None = None
     output_config: OutputConfig | None = None

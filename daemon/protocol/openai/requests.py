@@ -24,6 +24,7 @@ class StreamOptions(msgspec.Struct):
 
 class ToolCallFunction(msgspec.Struct):
     go_name = ""
+    go_struct = 'struct { Name string "json:\\"name\\""; Arguments string "json:\\"arguments\\"" }'
 
     name: str = ""
     arguments: str = ""

@@ -6,23 +6,64 @@ Problems are ``ValueError``s that say in which item they are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from lhama.daemon.durations import quote
 from lhama.daemon.errors import Malformed
 from lhama.daemon.protocol import gojson, govalue
+from lhama.daemon.protocol.annotations import Custom
 
 
-class Part(msgspec.Struct):
-    """A part of a content. ``type``: input_text, output_text, input_image or input_file."""
-
+class Text(msgspec.Struct):
     go_package = "openai"
+    go_name = "ResponsesTextContent"
+
+    text: str = ""
+
+
+class OutputText(msgspec.Struct):
+    go_package = "openai"
+    go_name = "ResponsesOutputTextContent"
+
+    text: str = ""
+
+
+class Image(msgspec.Struct):
+    go_package = "openai"
+    go_name = "ResponsesImageContent"
+
+    detail: str = ""
+    file_id: str = ""
+    image_url: str = ""
+
+
+class File(msgspec.Struct):
+    go_package = "openai"
+    go_name = "ResponsesFileContent"
+
+    file_data: str = ""
+    file_id: str = ""
+    file_url: str = ""
+    filename: str = ""
+
+
+Part: TypeAlias = Text | OutputText | Image | File
+
+_PARTS: dict[str, type[Part]] = {
+    "input_text": Text,
+    "output_text": OutputText,
+    "input_image": Image,
+    "input_file": File,
+}
+
+
+class _PartKind(msgspec.Struct):
+    go_name = ""
+    go_struct = 'struct { Type string "json:\\"type\\"" }'
 
     type: str = ""
-    text: str = ""
-    image_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +73,10 @@ class InputMessage:
 
 
 class FunctionCall(msgspec.Struct):
+    go_package = "openai"
     go_name = "ResponsesFunctionCall"
 
+    id: str = ""
     call_id: str = ""
     name: str = ""
     arguments: str = ""
@@ -45,33 +88,48 @@ class FunctionCallOutput:
     parts: list[Part]
 
 
+class Summary(msgspec.Struct):
+    go_package = "openai"
+    go_name = "ResponsesReasoningSummary"
+
+    type: str = ""
+    text: str = ""
+
+
 class Reasoning(msgspec.Struct):
     """Thoughts of an earlier answer; ``encrypted_content`` is their plain text."""
 
+    go_package = "openai"
     go_name = "ResponsesReasoningInput"
 
+    id: str = ""
+    summary: list[Summary] = []
     encrypted_content: str = ""
 
 
 class _Kind(msgspec.Struct):
     go_name = ""
+    go_struct = 'struct { Type string "json:\\"type\\""; Role string "json:\\"role\\"" }'
 
     type: str = ""
     role: str = ""
+
+
+_Written = Annotated[Any, Custom("json.RawMessage", lambda value: value)]
 
 
 class _Message(msgspec.Struct):
     go_name = ""
 
     role: str = ""
-    content: Any = None
+    content: _Written = None
 
 
 class _Output(msgspec.Struct):
     go_name = ""
 
     call_id: str = ""
-    output: Any = None
+    output: _Written = None
 
 
 Item: TypeAlias = InputMessage | FunctionCall | FunctionCallOutput | Reasoning
@@ -80,7 +138,7 @@ Item: TypeAlias = InputMessage | FunctionCall | FunctionCallOutput | Reasoning
 def read_input(value: Any) -> list[Item]:
     """A text is a user's message; of a list, what only documents an earlier search is left out."""
     if isinstance(value, str):
-        return [InputMessage("user", [Part("input_text", value)])] if value else []
+        return [InputMessage("user", [Text(value)])] if value else []
     items: list[Item] = []
     for at, raw in enumerate(_list(value, "input")):
         try:
@@ -115,16 +173,16 @@ def _item(value: Any) -> Item | None:
 
 def _parts(content: Any, member: str) -> list[Part]:
     if content is None or isinstance(content, str):
-        return [Part("input_text", content or "")]
-    parts = []
+        return [Text(content or "")]
+    parts: list[Part] = []
     for at, raw in enumerate(_list(content, member)):
         try:
-            part = gojson.bind(raw, Part)
-        except Malformed as error:
+            kind = gojson.bind(raw, _PartKind).type
+            if kind not in _PARTS:
+                raise ValueError(f"unknown content type: {kind}")
+            parts.append(gojson.bind(raw, _PARTS[kind]))
+        except (ValueError, Malformed) as error:
             raise ValueError(f"{member}[{at}]: {error}") from None
-        if part.type not in ("input_text", "output_text", "input_image", "input_file"):
-            raise ValueError(f"{member}[{at}]: unknown content type: {part.type}")
-        parts.append(part)
     return parts
 
 

@@ -11,12 +11,16 @@ from lhama.daemon.errors import Malformed
 from lhama.daemon.protocol import datauris, gojson, govalue, types, websearch
 from lhama.daemon.protocol.openai import reading
 from lhama.daemon.protocol.openai.responses.items import (
+    File,
     FunctionCall,
     FunctionCallOutput,
+    Image,
     InputMessage,
     Item,
+    OutputText,
     Part,
     Reasoning,
+    Text,
 )
 from lhama.daemon.protocol.openai.responses.requests import ResponsesRequest, Tool
 
@@ -126,10 +130,10 @@ def _call(item: FunctionCall) -> types.ToolCall:
 
 def _content(parts: Sequence[Part]) -> tuple[str, list[bytes]]:
     """Texts joined, and images. A file is refused; an image by its id only is left out."""
-    if any(part.type == "input_file" for part in parts):
+    if any(isinstance(part, File) for part in parts):
         raise Malformed("file inputs are not currently supported")
-    images = [p.image_url for p in parts if p.type == "input_image" and p.image_url]
-    text = "".join(p.text for p in parts if p.type in ("input_text", "output_text"))
+    images = [part.image_url for part in parts if isinstance(part, Image) and part.image_url]
+    text = "".join(part.text for part in parts if isinstance(part, Text | OutputText))
     return text, [datauris.image(url) for url in images]
 
 

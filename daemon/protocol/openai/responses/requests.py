@@ -17,6 +17,7 @@ class Reasoning(msgspec.Struct):
     go_name = "ResponsesReasoning"
 
     effort: str = ""
+    generate_summary: str = ""
     summary: str = ""
 
 
@@ -56,6 +57,7 @@ class ResponsesRequest(msgspec.Struct, kw_only=True):
 
     model: str = ""
     background: bool = False
+    include: list[str] = []
     input: Input = []
     instructions: str = ""
     max_output_tokens: int | None = None
