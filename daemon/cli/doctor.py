@@ -28,6 +28,10 @@ LITTLE_DISK = 5 << 30
 LITTLE_MEMORY = 2 << 30
 FEW_FILES = 4096
 
+PCI = Path("/sys/bus/pci/devices")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+NODES = Path("/dev")
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -55,7 +59,7 @@ def run(settings: Settings, *, as_json: bool = False) -> int:
 def examine(settings: Settings) -> list[Finding]:
     """All findings, in the order in which they matter."""
     examinations: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        *(_plugins, _compilers, _memory, _store, _address, _keys, _files),
+        *(_plugins, _cards, _compilers, _memory, _store, _address, _keys, _files),
     )
     return [finding for examination in examinations for finding in examination(settings)]
 
@@ -79,8 +83,30 @@ def _plugins(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "backends", "missing", "none can run a model", "pip install 'lhama[llamacpp]'"
         )
-    if shutil.which("nvidia-smi") is None and Path("/proc/driver/nvidia").exists():
-        yield Finding("NVIDIA", "note", "a driver is loaded and its tools are not installed")
+
+
+def _cards(settings: Settings) -> Iterator[Finding]:
+    """Drivers, and whether this user may open what they offer."""
+    if _nvidia_cards() and not NVIDIA_DRIVER.exists():
+        mend = "apt-get install nvidia-driver, then start the machine anew"
+        yield Finding("NVIDIA driver", "note", "a card is there and no driver is loaded", mend)
+    elif NVIDIA_DRIVER.exists():
+        yield Finding("NVIDIA driver", "ok", NVIDIA_DRIVER.read_text().partition("\n")[0])
+    for pattern in ("nvidia[0-9]*", "nvidiactl", "kfd", "dri/renderD*"):
+        for node in sorted(NODES.glob(pattern)):
+            if not os.access(node, os.R_OK | os.W_OK):
+                mend = f"usermod -aG {node.stat().st_gid} $USER, then log in anew"
+                yield Finding("card", "note", f"{node} is closed to you", mend)
+
+
+def _nvidia_cards() -> list[Path]:
+    """Of class 3, displays and 3D controllers."""
+    return [
+        device
+        for device in PCI.glob("*")
+        if (device / "vendor").read_text().strip() == "0x10de"
+        and (device / "class").read_text().startswith("0x03")
+    ]
 
 
 def _compilers(settings: Settings) -> Iterator[Finding]:
@@ -92,6 +118,9 @@ def _compilers(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "C++ compiler", "note", "none: llama.cpp cannot be installed", "apt-get install g++"
         )
+    if _nvidia_cards() and shutil.which("nvcc") is None:
+        mend = "apt-get install nvidia-cuda-toolkit, before llama-cpp-python"
+        yield Finding("CUDA compiler", "note", "no nvcc: llama.cpp is installed without CUDA", mend)
 
 
 def _memory(settings: Settings) -> Iterator[Finding]:

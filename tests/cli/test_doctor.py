@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from pathlib import Path
@@ -57,6 +58,32 @@ def test_a_port_that_something_else_has(tmp_path: Path) -> None:
         thread.start()
         assert found(here)["port"].state == "missing"
         thread.join()
+
+
+def test_cards_without_a_driver_or_permission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, vendor, kind in (("0", "0x10de", "0x030200"), ("1", "0x8086", "0x030000")):
+        (tmp_path / "pci" / name).mkdir(parents=True)
+        (tmp_path / "pci" / name / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / "pci" / name / "class").write_text(f"{kind}\n")
+    (tmp_path / "dri").mkdir()
+    node = tmp_path / "dri" / "renderD128"
+    node.touch()
+    monkeypatch.setattr(doctor, "PCI", tmp_path / "pci")
+    monkeypatch.setattr(doctor, "NODES", tmp_path)
+    monkeypatch.setattr(doctor, "NVIDIA_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != node)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    seen = found(settings(tmp_path))
+    assert seen["NVIDIA driver"].mend.startswith("apt-get install nvidia-driver")
+    assert seen["card"].text == f"{node} is closed to you"
+    assert seen["card"].mend.startswith(f"usermod -aG {node.stat().st_gid} ")
+    assert "without CUDA" in seen["CUDA compiler"].text
+    (tmp_path / "version").write_text("NVRM version: 580.1\nGCC version\n")
+    monkeypatch.undo()
+    monkeypatch.setattr(doctor, "NVIDIA_DRIVER", tmp_path / "version")
+    assert found(settings(tmp_path))["NVIDIA driver"].text == "NVRM version: 580.1"
 
 
 def test_what_others_could_read_or_use(tmp_path: Path) -> None:

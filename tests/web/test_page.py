@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-import shutil
-import subprocess
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from lhama_testing_browser import CHROMIUM, Page, browsing
 from lhama_testing_daemon import Daemon, running
 from lhama_testing_http import Server, serving
 
 from lhama.backends.reference.model import Behaviour, write
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--hide-scrollbars", "--window-size=1100,760", "--virtual-time-budget=6000"),
-)
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "ui.png"
 
 
@@ -58,43 +54,102 @@ async def test_every_field_has_a_label(server: Server) -> None:
     assert '<html lang="en">' in text
 
 
-def browse(daemon: Daemon, profile: Path, *flags: str) -> str:
-    assert CHROMIUM is not None
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, f"{daemon.url}/ui"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+@asynccontextmanager
+async def load(daemon: Daemon, model: str, clients: int) -> AsyncIterator[None]:
+    """Clients that ask again and again."""
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            body = {"model": model, "prompt": "Tell me about the sea.", "stream": False}
+            daemon.call("/api/generate", body | {"options": {"num_predict": 30}})
+
+    asking = [asyncio.create_task(asyncio.to_thread(ask)) for _ in range(clients)]
+    try:
+        yield
+    finally:
+        done.set()
+        await asyncio.gather(*asking)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install Debian's chromium")
-def test_the_page_under_load(tmp_path: Path) -> None:
-    """A browser sees what runs; its picture is the one in the docs."""
-    write(tmp_path / "ref.gguf", Behaviour(prepare_us=2000, compute_us=9000, row_us=500))
+async def test_the_page_in_a_browser(tmp_path: Path, smollm2: Path) -> None:
+    """Under load, by keys only; its picture is the one in the docs."""
+    write(tmp_path / "endless.gguf", Behaviour(compute_us=20_000))
     with running(tmp_path / "models") as daemon:
-        daemon.create("ref", tmp_path / "ref.gguf")
-        done = threading.Event()
-
-        def load() -> None:
-            while not done.is_set():
-                body = {"model": "ref", "prompt": "x" * 50, "stream": False}
-                daemon.call("/api/generate", body | {"options": {"num_predict": 40}})
-
-        clients = [threading.Thread(target=load) for _ in range(6)]
-        for client in clients:
-            client.start()
-        try:
-            seen = browse(daemon, tmp_path / "one", "--dump-dom")
-            browse(daemon, tmp_path / "two", f"--screenshot={tmp_path / 'ui.png'}")
-        finally:
-            done.set()
-            for client in clients:
-                client.join()
-    assert re.search(r'<span id="state" role="status">running</span>', seen)
-    assert '<th scope="row">ref:latest</th>' in seen
-    assert re.search(r"ref:latest: \d+ steps in [\d.]+ ms, [\d.]+ requests in each", seen)
-    assert '<option value="ref:latest">' in seen
-    picture = (tmp_path / "ui.png").read_bytes()
+        daemon.create("endless", tmp_path / "endless.gguf")
+        daemon.create("smollm2", smollm2)
+        url = f"{daemon.url}/ui"
+        async with load(daemon, "smollm2", 5), browsing(tmp_path / "chromium", url) as page:
+            await the_load_is_seen(page)
+            await a_chat_by_keys(page)
+            await nothing_is_unnamed(page)
+            picture = await page.picture()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
     if not PICTURE.exists():  # removed to have it taken anew
         PICTURE.write_bytes(picture)
+
+
+async def the_load_is_seen(page: Page) -> None:
+    await page.until("$('state').textContent === 'running'")
+    # Of a row: model, backend, device, memory, running, waiting, tokens a second, idle.
+    await page.until("Number(document.querySelector('#models tr')?.cells[6].textContent) > 0")
+    cells = await page.look("[...$('models').rows[0].cells].map(cell => cell.textContent)")
+    assert cells[:2] == ["smollm2:latest", "llamacpp"]
+    assert re.fullmatch(r"\d+(\.\d)? [kMG]?B", cells[3])
+    assert re.fullmatch(r"[1-4] of 4", cells[4])
+    drawn = r"/^smollm2:latest: \d+ steps in [\d.]+ ms, [\d.]+ requests in each; the device waited/"
+    await page.until(f"{drawn}.test($('line-text').textContent)")
+    colors = await page.look(
+        "(({width, height}) => new Set(new Uint32Array("
+        "$('line').getContext('2d').getImageData(0, 0, width, height).data.buffer)).size)($('line'))"
+    )
+    assert colors >= 3, "what was prepared, what was computed, and the paper"
+
+
+async def a_chat_by_keys(page: Page) -> None:
+    """From the top of the page: skip to the chat, ask, choose another model, stop its answer."""
+    await page.press("Tab")
+    assert await page.focus() == "To the chat"
+    await page.press("Enter")
+    assert await page.focus() == "question"
+    await page.write("Why is the sea salty? One sentence.")
+    await page.press("Enter")
+    await page.until("$('answers').children.length === 2 && !$('send').disabled", 100)
+    assert await page.focus() == "question"
+    said = await page.look("[...$('answers').children].map(p => p.textContent)")
+    assert said[0] == "You: Why is the sea salty? One sentence."
+    assert said[1].startswith("smollm2:latest: ")
+    assert len(said[1]) > 30
+    await page.press("Tab", shift=True)
+    assert await page.focus() == "model"
+    await page.press("ArrowDown")
+    assert await page.look("$('model').value") == "endless:latest"
+    await page.press("Tab")
+    await page.write("Go on")
+    await page.press("Enter")
+    await page.until("$('answers').lastChild.textContent.length > 30")
+    await page.press("Tab")
+    assert await page.focus() == "stop"
+    await page.press(" ")
+    await page.until("$('answers').lastChild.textContent.endsWith(' (stopped)')")
+    assert await page.focus() == "question"
+
+
+async def nothing_is_unnamed(page: Page) -> None:
+    """What a screen reader says of it."""
+    spoken = await page.spoken()
+    for wanted in (
+        *(("heading", "Loaded models"), ("heading", "Assembly line"), ("heading", "Chat")),
+        *(("columnheader", "Tokens/s"), ("rowheader", "smollm2:latest"), ("log", "Conversation")),
+        *(
+            ("combobox", "Model"),
+            ("textbox", "Message"),
+            ("button", "Send"),
+            ("link", "To the chat"),
+        ),
+    ):
+        assert wanted in spoken
+    acted_on = {"button", "combobox", "textbox", "link", "image", "region"}
+    assert all(name for role, name in spoken if role in acted_on), spoken
