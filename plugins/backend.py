@@ -15,7 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    from lhama.plugins.text import TextEngine
 
 API_VERSION = 1
 """Version of this contract. The core refuses a backend built for another one, in words."""
@@ -466,8 +469,12 @@ class Backend(Protocol):
         """What loading would take. Reads headers only."""
         ...
 
-    def load(self, model: ModelFiles, options: LoadOptions, progress: Progress) -> Engine:
+    def load(
+        self, model: ModelFiles, options: LoadOptions, progress: Progress
+    ) -> Engine | TextEngine:
         """Load in the runner process, the only place where native code is imported.
+
+        A model that runs elsewhere is a ``lhama.plugins.text.TextEngine``.
 
         Raises ``UnsupportedModel``, ``OutOfMemory`` or ``BackendError``.
         """

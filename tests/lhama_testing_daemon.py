@@ -104,7 +104,11 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(
-    store: Path, scheme: str = "http", trusted: ssl.SSLContext | None = None, **environment: str
+    store: Path,
+    scheme: str = "http",
+    trusted: ssl.SSLContext | None = None,
+    python: str = sys.executable,
+    **environment: str,
 ) -> Iterator[Daemon]:
     """Start a daemon, wait until it answers, stop it in the end."""
     given = environment.get("OLLAMA_HOST", "")
@@ -119,7 +123,7 @@ def running(
     }
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "lhama.daemon.cli", "serve"],
+            [python, "-m", "lhama.daemon.cli", "serve"],
             env=kept | environment,
             stdin=subprocess.DEVNULL,
             stdout=out,

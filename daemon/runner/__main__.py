@@ -21,12 +21,15 @@ from lhama.daemon.runner.embedding import EmbeddingLine
 from lhama.daemon.runner.emitter import Emitter
 from lhama.daemon.runner.pipeline import Pipeline
 from lhama.daemon.runner.service import EmbeddingService, Sender, Service
+from lhama.daemon.runner.textline import TextLine
 from lhama.daemon.runner.texts import TextFacts
+from lhama.daemon.runner.textservice import TextService
 from lhama.daemon.runner.trial import Order, Trial
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import Load, Loaded, LoadFailed, LoadProgress, Shutdown, ToRunner
 from lhama.plugins.backend import BackendError, Engine, OutOfMemory
 from lhama.plugins.manager import PluginManager
+from lhama.plugins.text import TextEngine
 
 SWITCH_INTERVAL = 0.0005
 """Seconds a thread may keep the interpreter when another wants it (Python's default is 5 ms: a
@@ -54,10 +57,13 @@ def main() -> None:
         known = isinstance(error, BackendError)
         send(LoadFailed(str(error) if known else f"{type(error).__name__}: {error}"))
         return
-    serve(load, engine, frames, send)
+    if isinstance(engine, TextEngine):
+        serve_text(engine, frames, send)
+    else:
+        serve(load, engine, frames, send)
 
 
-def load_engine(load: Load, send: Sender) -> Engine:
+def load_engine(load: Load, send: Sender) -> Engine | TextEngine:
     """Load the model with the backend the daemon chose. Raises what the backend raises."""
     registry = PluginManager().discover(load.blocked_plugins)
     backend = registry.backends.get(load.backend)
@@ -103,7 +109,27 @@ def serve(load: Load, engine: Engine, frames: Frames, send: Sender) -> None:
     engine.close()
 
 
-def read(frames: Frames, service: Service | EmbeddingService) -> None:
+def serve_text(engine: TextEngine, frames: Frames, send: Sender) -> None:
+    """As ``serve``, for a model that runs elsewhere."""
+    line, residency = TextLine(engine, send), engine.residency
+    service = TextService(line, send)
+    threading.Thread(target=read, args=(frames, service), name="wire", daemon=True).start()
+    send(
+        Loaded(
+            slots=engine.slots,
+            context=engine.context,
+            device=residency.device,
+            total_bytes=residency.total_bytes,
+            device_bytes=residency.device_bytes,
+            pipeline="off",
+            notes=list(residency.notes),
+        )
+    )
+    line.run()
+    engine.close()
+
+
+def read(frames: Frames, service: Service | EmbeddingService | TextService) -> None:
     """The reader thread: everything the daemon says, until it is gone."""
     while (message := frames.next()) is not None:
         service.handle(message)

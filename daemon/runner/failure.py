@@ -7,6 +7,7 @@ import traceback
 from lhama.daemon.errors import LhamaError, RunnerFailed
 from lhama.daemon.wire.messages import Failed
 from lhama.plugins.backend import BackendError
+from lhama.plugins.text import TextError
 
 
 def failure(request_id: int, error: Exception) -> Failed:
@@ -16,6 +17,8 @@ def failure(request_id: int, error: Exception) -> Failed:
             return Failed(request_id, error.message, error.status, error.kind, error.details)
         case LhamaError():
             return Failed(request_id, error.message, error.status)
+        case TextError():
+            return Failed(request_id, str(error), error.status)
         case BackendError():
             return Failed(request_id, str(error))
         case _:

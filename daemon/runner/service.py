@@ -22,6 +22,7 @@ from lhama.daemon.runner.grammar import Compilers, Grammar, Grammars
 from lhama.daemon.runner.media import lay_out, split
 from lhama.daemon.runner.pipeline import Arranged, Cancelled, Pipeline
 from lhama.daemon.runner.sequence import Submission
+from lhama.daemon.runner.textline import TextLine
 from lhama.daemon.runner.texts import TextFacts, TextTokenizer
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import (
@@ -259,7 +260,7 @@ class EmbeddingService:
         self._send(Failed(request_id, message, status))
 
 
-def control(message: ToRunner, line: Pipeline | EmbeddingLine, send: Sender) -> None:
+def control(message: ToRunner, line: Pipeline | EmbeddingLine | TextLine, send: Sender) -> None:
     """Messages that every kind of model understands."""
     match message:
         case Cancel(id=request_id):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lhama.plugins.backend import Backend, Engine, LoadOptions, ModelFiles
+from lhama.plugins.text import TextEngine
 
 PROMPTS = (
     "The capital of France is the city of",
@@ -52,4 +53,6 @@ class Subject:
             options = LoadOptions(
                 slots=1, context=64, batch=64, threads=options.threads, embedding=True
             )
-        return self.backend.load(model or self.model, options, lambda share, what: None)
+        engine = self.backend.load(model or self.model, options, lambda share, what: None)
+        assert not isinstance(engine, TextEngine), "a text engine has no steps to check"
+        return engine

