@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,10 @@ class Change:
     """[rank, inputs]."""
     b: torch.Tensor
     """[outputs, rank]."""
+
+    def split(self, sizes: Sequence[int]) -> list[Change]:
+        """Of the matrix's outputs in parts."""
+        return [Change(self.a, b) for b in self.b.split(list(sizes))]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return x.to(self.a.dtype) @ self.a.t() @ self.b.t()

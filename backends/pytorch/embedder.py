@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from lhama.backends.embedder import Embedder
-from lhama.backends.pytorch.encoder import Encoder
+from lhama.backends.pytorch.encoders.encoder import Encoder
 from lhama.backends.pytorch.tokenizer import GGUFTokenizer
 from lhama.plugins.backend import BackendError, Limits, OutOfMemory, Residency
 

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from lhama.backends.pytorch.batch import Batch
-from lhama.backends.pytorch.families import Model
+from lhama.backends.pytorch.decoder import Decoder
 from lhama.backends.pytorch.handle import Handle, Inline, Worker
 from lhama.backends.pytorch.kv_cache import KVCache
 from lhama.backends.pytorch.sampler import Drawn, Request, Sampler, Turn
@@ -49,7 +49,7 @@ class PyTorchEngine:
 
     def __init__(
         self,
-        model: Model,
+        model: Decoder,
         cache: KVCache,
         tokenizer: GGUFTokenizer,
         device: torch.device,

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from lhama.backends.pytorch.families import FAMILIES
+from lhama.backends.pytorch.families.family import Family
 from lhama.plugins.backend import UnsupportedModel
 from lhama.plugins.gguf import GGUF
 
-FAMILIES: Final = ("gemma-embedding", "gemma3", "llama", "qwen2", "qwen3")
 BERTS: Final = ("bert", "nomic-bert")
-"""Architectures that ``lhama.backends.pytorch.families`` has modules for."""
+"""Architectures that ``lhama.backends.pytorch.encoders.bert`` is for."""
 
 ENCODERS: Final = (*BERTS, "gemma-embedding")
 """Those that see a text both ways and do not generate."""
@@ -27,6 +28,18 @@ TOKENIZERS: Final = ("gpt2", "llama")
 
 
 @dataclass(frozen=True, slots=True)
+class Yarn:
+    """RoPE beyond the trained context: slow frequencies are scaled, fast ones stay (arXiv
+    2309.00071, with llama.cpp's numbers)."""
+
+    context: int
+    """Positions before it was stretched."""
+    fast: float
+    slow: float
+    """Turns over that context from which on, and up to which."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hyperparameters:
     """Sizes in elements; ``window`` in tokens, 0 for none."""
 
@@ -37,6 +50,13 @@ class Hyperparameters:
     heads: int
     kv_heads: int
     head_dim: int
+    rotated: int
+    """Dimensions of a head that RoPE turns, the first ones."""
+    experts: int
+    """In each MLP; 0: it is a plain one."""
+    experts_used: int
+    """For one token."""
+    expert_hidden: int
     vocab: int
     context: int
     """Positions the model was trained on."""
@@ -44,10 +64,17 @@ class Hyperparameters:
     rope_base: float
     rope_scale: float
     """What positions are multiplied with."""
+    rope_magnitude: float
+    """What cosines and sines are multiplied with."""
+    yarn: Yarn | None
+    rope_context: int
+    """Positions up to which ``rope_factors_short`` is for, beyond it is ``rope_factors_long``."""
     window: int
     window_pattern: tuple[bool, ...]
     """Which layers see only the window."""
     window_rope_base: float
+    """Of layers with a window, which are not scaled then; 0: they turn as the others."""
+    attention_softcap: float
     logit_softcap: float
     pooling: int
     """How hidden states become one vector: 0 not said, 1 mean, 2 first, 3 last; 4 the last one's
@@ -62,16 +89,17 @@ class Hyperparameters:
     @classmethod
     def read(cls, header: GGUF) -> Hyperparameters:
         """Raises ``UnsupportedModel`` for what the families cannot run, or for nonsense."""
-        family = header.architecture
-        if family not in FAMILIES:
-            known = ", ".join(sorted(FAMILIES + BERTS))
-            name = family or "none"
+        family = FAMILIES.get(header.architecture)
+        if family is None:
+            known = ", ".join(sorted((*FAMILIES, *BERTS)))
+            name = header.architecture or "none"
             raise UnsupportedModel(
                 f"the PyTorch backend does not know the architecture {name!r} (it knows {known})"
             )
-        check_tensors(header)
+        check_tensors(header, experts=family.experts)
         layers = positive(header, "block_count", most=4096)
         width = positive(header, "embedding_length")
+        hidden = positive(header, "feed_forward_length")
         heads = positive(header, "attention.head_count")
         kv_heads = positive(header, "attention.head_count_kv", heads)
         head_dim = positive(header, "attention.key_length", width // heads)
@@ -79,28 +107,42 @@ class Hyperparameters:
             raise UnsupportedModel("keys and values of different lengths are not supported")
         if heads % kv_heads:
             raise UnsupportedModel(f"{heads} heads cannot share {kv_heads} key-value heads")
-        rotated = header.get_int(header.key("rope.dimension_count"), head_dim)
-        if rotated != head_dim or head_dim % 2:
+        rotated = positive(header, "rope.dimension_count", head_dim)
+        if rotated > head_dim or rotated % 2:
             raise UnsupportedModel(f"RoPE over {rotated} of {head_dim} dimensions")
+        experts, used = _experts(header)
+        context = positive(header, "context_length")
         window = header.get_int(header.key("attention.sliding_window"))
-        vocab = vocabulary_size(header, width)
+        windows = _windows(header, family, layers) if window else (False,) * layers
+
+        def softcap(name: str, default: float) -> float:
+            return header.get_float(header.key(name)) or default
+
         return cls(
-            family=family,
+            family=family.name,
             layers=layers,
             width=width,
-            hidden=positive(header, "feed_forward_length"),
+            hidden=hidden,
             heads=heads,
             kv_heads=kv_heads,
             head_dim=head_dim,
-            vocab=vocab,
-            context=positive(header, "context_length"),
+            rotated=rotated,
+            experts=experts,
+            experts_used=used,
+            expert_hidden=positive(header, "expert_feed_forward_length", hidden),
+            vocab=vocabulary_size(header, width),
+            context=context,
             norm_eps=header.get_float(header.key("attention.layer_norm_rms_epsilon"), 1e-5),
             rope_base=rope_base(header, "rope.freq_base"),
             rope_scale=_rope_scale(header),
-            window=window,
-            window_pattern=_window_pattern(header, layers) if window else (False,) * layers,
-            window_rope_base=rope_base(header, "rope.freq_base_swa"),
-            logit_softcap=header.get_float(header.key("final_logit_softcapping")),
+            rope_magnitude=header.get_float(header.key("rope.scaling.attn_factor"), 1.0),
+            yarn=_yarn(header, context),
+            rope_context=_original_context(header, context),
+            window=window if any(windows) else 0,
+            window_pattern=windows,
+            window_rope_base=rope_base(header, "rope.freq_base_swa", family.window_rope_base),
+            attention_softcap=softcap("attn_logit_softcapping", family.attention_softcap),
+            logit_softcap=softcap("final_logit_softcapping", family.logit_softcap),
             pooling=_pooling(header),
             outputs=class_outputs(header),
             elements=header.parameter_count,
@@ -108,13 +150,19 @@ class Hyperparameters:
         )
 
 
-def check_tensors(header: GGUF, tokenizers: Sequence[str] = TOKENIZERS) -> None:
-    """Raises ``UnsupportedModel`` for tensors or a tokenizer that cannot be read."""
+def check_tensors(
+    header: GGUF, tokenizers: Sequence[str] = TOKENIZERS, *, experts: bool = False
+) -> None:
+    """Raises ``UnsupportedModel`` for tensors or a tokenizer that cannot be read, and for mixtures
+    of experts unless they may be."""
     for tensor in header.tensors.values():
         if tensor.type_name not in TENSOR_TYPES:
             raise UnsupportedModel(f"tensors of type {tensor.type_name} are not supported")
-        if "_exps." in tensor.name or "ffn_gate_inp" in tensor.name:
-            raise UnsupportedModel("mixtures of experts are not supported by the PyTorch backend")
+        if not experts and ("_exps." in tensor.name or "ffn_gate_inp" in tensor.name):
+            raise UnsupportedModel(
+                f"mixtures of experts of the architecture {header.architecture!r} are not "
+                "supported by the PyTorch backend"
+            )
     model = header.get_str("tokenizer.ggml.model")
     if model not in tokenizers:
         raise UnsupportedModel(f"the PyTorch backend does not know the tokenizer {model!r}")
@@ -143,32 +191,62 @@ def positive(header: GGUF, name: str, default: int = 0, most: int = 1 << 32) -> 
     return value
 
 
-def rope_base(header: GGUF, name: str) -> float:
+def rope_base(header: GGUF, name: str, default: float = 10000.0) -> float:
     """Raises ``UnsupportedModel`` for nonsense."""
-    base = header.get_float(header.key(name), 10000.0)
-    if not base > 0:
+    base = header.get_float(header.key(name), default)
+    if not (base > 0 or base == default):
         raise UnsupportedModel(f"{header.key(name)} makes no sense: {base}")
     return base
 
 
 def _rope_scale(header: GGUF) -> float:
     kind = header.get_str(header.key("rope.scaling.type"), "linear")
-    if kind not in ("linear", "none"):
+    if kind not in ("linear", "longrope", "yarn", "none"):
         raise UnsupportedModel(f"RoPE scaling {kind!r} is not supported by the PyTorch backend")
     factor = header.get_float(header.key("rope.scaling.factor"))
     factor = factor or header.get_float(header.key("rope.scale_linear"))
-    return 1.0 / factor if factor > 0 and kind == "linear" else 1.0
+    return 1.0 / factor if factor > 0 and kind != "none" else 1.0
 
 
-def _window_pattern(header: GGUF, layers: int) -> tuple[bool, ...]:
-    """Gemma 3 looks at everything in each sixth layer, unless the file says otherwise."""
+def _yarn(header: GGUF, context: int) -> Yarn | None:
+    if header.get_str(header.key("rope.scaling.type")) != "yarn":
+        return None
+    if header.get_float(header.key("rope.scaling.yarn_log_multiplier")):
+        raise UnsupportedModel("YaRN with a logarithmic multiplier is not supported")
+    fast = header.get_float(header.key("rope.scaling.yarn_beta_fast"), 32.0)
+    slow = header.get_float(header.key("rope.scaling.yarn_beta_slow"), 1.0)
+    if not fast > slow > 0:
+        raise UnsupportedModel(f"YaRN from {fast} to {slow} turns makes no sense")
+    return Yarn(_original_context(header, context), fast, slow)
+
+
+def _original_context(header: GGUF, context: int) -> int:
+    return positive(header, "rope.scaling.original_context_length", context)
+
+
+def _experts(header: GGUF) -> tuple[int, int]:
+    """How many experts each MLP has, and how many of them a token sees."""
+    experts = header.get_int(header.key("expert_count"))
+    found = any("ffn_gate_inp" in name for name in header.tensors)
+    if not experts and not found:
+        return 0, 0
+    used = header.get_int(header.key("expert_used_count"))
+    if not 0 < used <= experts:
+        raise UnsupportedModel(f"{used} of {experts} experts make no sense")
+    return experts, used
+
+
+def _windows(header: GGUF, family: Family, layers: int) -> tuple[bool, ...]:
+    """Which layers see a window only: as the file says, else all but the last of each period."""
+    if not family.window_period:
+        return (False,) * layers
     key = header.key("attention.sliding_window_pattern")
     listed = header.get_list(key)
     if listed:
         if len(listed) < layers:
             raise UnsupportedModel(f"{key} has {len(listed)} entries for {layers} layers")
         return tuple(bool(entry) for entry in listed[:layers])
-    period = header.get_int(key, 6)
+    period = header.get_int(key, family.window_period)
     return tuple(period == 0 or layer % period < period - 1 for layer in range(layers))
 
 

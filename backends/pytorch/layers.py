@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from lhama.backends.pytorch.adapters import Change
 from lhama.backends.pytorch.batch import Batch, Span
 from lhama.backends.pytorch.kv_cache import KVCache
+from lhama.backends.pytorch.rope import rotate
 from lhama.backends.pytorch.weights import Weights
 
 
@@ -41,6 +42,15 @@ class Linear:
             weights.changes(f"{name}.weight", outputs, inputs),
         )
 
+    def split(self, *sizes: int) -> list[Linear]:
+        """Its outputs in parts, each a product of its own."""
+        biases = [None] * len(sizes) if self.bias is None else self.bias.split(sizes)
+        changes = [change.split(sizes) for change in self.changes]
+        return [
+            Linear(weight, biases[part], tuple(parts[part] for parts in changes))
+            for part, weight in enumerate(self.weight.split(sizes))
+        ]
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         y = F.linear(x.to(self.weight.dtype), self.weight, self.bias)
         for change in self.changes:
@@ -61,40 +71,6 @@ class RMSNorm:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps)
-
-
-class Rope:
-    """Rotary positions over two halves of a head: dimension i turns with i + head_dim/2."""
-
-    def __init__(
-        self,
-        head_dim: int,
-        context: int,
-        base: float,
-        device: torch.device,
-        scale: float = 1.0,
-        factors: torch.Tensor | None = None,
-    ) -> None:
-        """``factors`` [head_dim/2] divide the frequencies: Llama 3's ``rope_freqs``."""
-        # In float64: at position 30,000 a float32 angle is off in the fourth digit.
-        exponents = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
-        frequencies = base**-exponents
-        if factors is not None:
-            frequencies = frequencies / factors.to("cpu", torch.float64)
-        angles = torch.outer(torch.arange(context, dtype=torch.float64) * scale, frequencies)
-        self.cos = angles.cos().to(device, torch.float32)
-        self.sin = angles.sin().to(device, torch.float32)
-
-    def rows(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines, each [tokens, 1, head_dim/2], for a step's positions."""
-        return self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
-
-
-def rotate(x: torch.Tensor, rows: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Turn ``x`` [tokens, heads, head_dim] by its positions' angles."""
-    cos, sin = rows
-    low, high = x.float().chunk(2, dim=-1)
-    return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +100,12 @@ def views(batch: Batch, window: int, device: torch.device) -> list[View]:
 
 
 def attend(
-    queries: torch.Tensor, cache: KVCache, layer: int, seen: list[View], scale: float
+    queries: torch.Tensor,
+    cache: KVCache,
+    layer: int,
+    seen: list[View],
+    scale: float,
+    softcap: float = 0.0,
 ) -> torch.Tensor:
     """Grouped-query attention of [tokens, heads, head_dim], row by row over the slots' caches.
 
@@ -142,24 +123,45 @@ def attend(
         count = span.end - span.begin
         grouped = queries[span.begin : span.end].view(count, kv_heads, -1, head_dim)
         if view.mask is None:  # the one query's heads stand in for queries
-            mixed = F.scaled_dot_product_attention(
+            mixed = _mix(
                 grouped.permute(1, 0, 2, 3).flatten(1, 2).unsqueeze(0),
                 keys.unsqueeze(0),
                 values.unsqueeze(0),
-                scale=scale,
+                None,
+                scale,
+                softcap,
             )
             out[span.begin] = mixed.view(heads, head_dim)
         else:
             group = heads // kv_heads
-            mixed = F.scaled_dot_product_attention(
+            mixed = _mix(
                 grouped.permute(1, 2, 0, 3),  # [kv_heads, group, queries, head_dim]
                 keys.unsqueeze(1).expand(-1, group, -1, -1),
                 values.unsqueeze(1).expand(-1, group, -1, -1),
-                attn_mask=view.mask,
-                scale=scale,
+                view.mask,
+                scale,
+                softcap,
             )
             out[span.begin : span.end] = mixed.permute(2, 0, 1, 3).reshape(count, heads, head_dim)
     return out.view(tokens, heads * head_dim)
+
+
+def _mix(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+    softcap: float,
+) -> torch.Tensor:
+    """Attention of [..., queries, head_dim] over [..., keys, head_dim]."""
+    if not softcap:
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scale)
+    scores = queries.float() @ keys.float().transpose(-1, -2) * scale
+    scores = torch.tanh(scores / softcap) * softcap
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return (scores.softmax(-1) @ values.float()).to(values.dtype)
 
 
 class Attention:
@@ -175,6 +177,7 @@ class Attention:
         scale: float,
         query_norm: RMSNorm | None = None,
         key_norm: RMSNorm | None = None,
+        softcap: float = 0.0,
     ) -> None:
         self.query = query
         self.key = key
@@ -184,6 +187,7 @@ class Attention:
         self.scale = scale
         self.query_norm = query_norm
         self.key_norm = key_norm
+        self.softcap = softcap
 
     def __call__(
         self,
@@ -197,7 +201,7 @@ class Attention:
         queries, keys, values = self.project(x, rows)
         dtype = cache.keys.dtype
         cache.write(layer, cells, keys.to(dtype), values.to(dtype))
-        return self.output(attend(queries.to(dtype), cache, layer, seen, self.scale))
+        return self.output(attend(queries.to(dtype), cache, layer, seen, self.scale, self.softcap))
 
     def project(
         self, x: torch.Tensor, rows: tuple[torch.Tensor, torch.Tensor]
@@ -237,13 +241,17 @@ class GatedMLP:
         width: int,
         hidden: int,
         activation: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        fused: bool = False,
     ) -> GatedMLP:
-        return cls(
-            Linear.load(weights, f"{prefix}.ffn_gate", width, hidden),
-            Linear.load(weights, f"{prefix}.ffn_up", width, hidden),
-            Linear.load(weights, f"{prefix}.ffn_down", hidden, width),
-            activation,
-        )
+        """``fused``: the file's ``ffn_up`` is gate and up below one another."""
+        if fused:
+            both = Linear.load(weights, f"{prefix}.ffn_up", width, 2 * hidden)
+            gate, up = both.split(hidden, hidden)
+        else:
+            gate = Linear.load(weights, f"{prefix}.ffn_gate", width, hidden)
+            up = Linear.load(weights, f"{prefix}.ffn_up", width, hidden)
+        return cls(gate, up, Linear.load(weights, f"{prefix}.ffn_down", hidden, width), activation)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self.down(self.activation(self.gate(x)) * self.up(x))

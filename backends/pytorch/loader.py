@@ -8,15 +8,16 @@ from typing import Final, Literal
 import torch
 
 from lhama.backends import devices
-from lhama.backends.pytorch import families, memory
+from lhama.backends.pytorch import memory
 from lhama.backends.pytorch.adapters import Adapter
 from lhama.backends.pytorch.bert_parameters import BertParameters, read_parameters
 from lhama.backends.pytorch.cuda import compiling, support
+from lhama.backends.pytorch.decoder import Decoder
 from lhama.backends.pytorch.embedder import PyTorchEmbedder
-from lhama.backends.pytorch.encoder import CausalEncoder, Classifier, Encoder, Pooling
+from lhama.backends.pytorch.encoders.bert import Bert
+from lhama.backends.pytorch.encoders.encoder import CausalEncoder, Classifier, Encoder, Pooling
+from lhama.backends.pytorch.encoders.gemma_embedding import GemmaEmbedding
 from lhama.backends.pytorch.engine import PyTorchEngine
-from lhama.backends.pytorch.families.bert import Bert
-from lhama.backends.pytorch.families.gemma_embedding import GemmaEmbedding
 from lhama.backends.pytorch.hyperparameters import ENCODERS, Hyperparameters
 from lhama.backends.pytorch.kv_cache import KVCache
 from lhama.backends.pytorch.tokenizer import GGUFTokenizer
@@ -82,7 +83,7 @@ def load(
                 limits = _embedding_limits(shape, options, device.kind)
                 return PyTorchEmbedder(encoder, tokenizer, limits, residency, threads)
             assert isinstance(shape, Hyperparameters)
-            model = families.build(shape, weights, options.context, place)
+            model = Decoder(shape, weights, options.context, place)
             _check(changing)
             slots = memory.slots(options)
             cache = KVCache(shape, slots, options.context, place, dtype)
@@ -149,7 +150,7 @@ def _encoder(
         return Bert(shape, weights, options.context, place)
     if shape.family == "gemma-embedding":
         return GemmaEmbedding(shape, weights, options.context, place)
-    model = families.build(shape, weights, options.context, place)
+    model = Decoder(shape, weights, options.context, place)
     pooling = Pooling(shape.pooling or Pooling.MEAN)
     classifier = None
     if pooling is Pooling.RANK:

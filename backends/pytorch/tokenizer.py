@@ -13,6 +13,9 @@ _ALWAYS: Final = (Kind.USER_DEFINED,)
 _PARSED: Final = (Kind.USER_DEFINED, Kind.CONTROL, Kind.UNKNOWN)
 
 
+_SPACES: Final = " \t\n\v\f\r"
+
+
 class GGUFTokenizer:
     """Splits a text at its special tokens, gives what lies between to the vocabulary's model."""
 
@@ -45,7 +48,8 @@ class GGUFTokenizer:
         # A lone surrogate has no UTF-8 form; it becomes "?".
         text = text.encode("utf-8", "replace").decode()
         tokens = [self.bos] if add_special and (self.add_bos or self._wordpiece) else []
-        fragments = partition(text, self._parsed if parse_special else self._always)
+        specials = self._parsed if parse_special else self._always
+        fragments = partition(text, specials, self._vocabulary.stripping)
         after_special = True
         for fragment in fragments:
             if isinstance(fragment, int):
@@ -83,8 +87,11 @@ class GGUFTokenizer:
         return b""
 
 
-def partition(text: str, specials: list[tuple[str, int]]) -> list[str | int]:
-    """``text`` cut at the special tokens it holds; where they overlap the longer wins."""
+def partition(
+    text: str, specials: list[tuple[str, int]], stripping: frozenset[int] = frozenset()
+) -> list[str | int]:
+    """``text`` cut at the special tokens it holds; where they overlap the longer wins. Spaces behind
+    those of ``stripping`` are left out."""
     fragments: list[str | int] = [text] if text else []
     for special, token in specials:
         if special not in text:
@@ -97,6 +104,7 @@ def partition(text: str, specials: list[tuple[str, int]]) -> list[str | int]:
             for index, part in enumerate(fragment.split(special)):
                 if index:
                     cut.append(token)
+                    part = part.lstrip(_SPACES) if token in stripping else part
                 if part:
                     cut.append(part)
         fragments = cut

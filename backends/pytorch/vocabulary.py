@@ -64,6 +64,10 @@ _MIDDLE_TEXTS: Final = {
 }
 """Texts of the tokens that code models fill gaps with."""
 
+_PHI: Final = ("phi-3", "phi3")
+_KEEPING: Final = ("<unk>", "<s>", "<|endoftext|>")
+"""Phi 3's special tokens that take no spaces with them; llama.cpp knows the model by its name."""
+
 _ENDING_ROLES: Final = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 
 
@@ -81,6 +85,8 @@ class Vocabulary:
     separator: int
     """What ends a text of WordPiece."""
     end_tokens: frozenset[int]
+    stripping: frozenset[int]
+    """Special tokens behind which spaces are left out."""
 
     @classmethod
     def read(cls, header: GGUF) -> Vocabulary:
@@ -124,6 +130,7 @@ class Vocabulary:
             roles["unk"],
             roles["sep"],
             frozenset(ends),
+            _stripping(header, texts, kinds),
         )
 
     def specials(self, kinds: tuple[Kind, ...]) -> list[tuple[str, int]]:
@@ -132,6 +139,18 @@ class Vocabulary:
             (self.texts[token], token) for token, kind in enumerate(self.kinds) if kind in kinds
         ]
         return sorted(found, key=lambda special: -len(special[0].encode("utf-8", "replace")))
+
+
+def _stripping(header: GGUF, texts: list[str], kinds: list[int]) -> frozenset[int]:
+    name = header.get_str("general.name").lower()
+    if not any(phi in name for phi in _PHI):
+        return frozenset()
+    special = (Kind.CONTROL, Kind.USER_DEFINED, Kind.UNKNOWN)
+    return frozenset(
+        token
+        for token, (text, kind) in enumerate(zip(texts, kinds, strict=False))
+        if (kind in special and text not in _KEEPING) or text == "</s>"
+    )
 
 
 def _role(header: GGUF, name: str, default: int, size: int) -> int:

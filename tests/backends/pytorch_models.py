@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import struct
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 from lhama.plugins.gguf import write
 
 WIDTH, HIDDEN, HEADS, KV_HEADS, HEAD_DIM = 64, 96, 4, 2, 32
+EXPERTS, EXPERTS_USED = 6, 2
 LETTERS = [f"<0x{byte:02X}>" for byte in range(256)]
 WORDS = [
     "<unk>",
@@ -64,13 +66,17 @@ def tiny(
         **({"attention.sliding_window": 16} if "gemma" in family else {}),
         **(metadata or {}),
     }
+    if mixed := "expert_count" in own:
+        own["expert_feed_forward_length"] = HIDDEN
     keys = {"general.architecture": family, **{f"{family}.{k}": v for k, v in own.items()}}
     shapes: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (WIDTH, VOCAB),
         "output_norm.weight": (WIDTH,),
     }
     for layer in range(layers):
-        shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in _block(family).items()}
+        shapes |= {
+            f"blk.{layer}.{name}.weight": shape for name, shape in _block(family, mixed).items()
+        }
     shapes |= extra or {}
     numbers = random.Random(seed)
     tensors = {
@@ -81,38 +87,44 @@ def tiny(
 
 
 def heads(family: str) -> int:
-    """Qwen 2's heads share the width among them."""
-    return WIDTH // HEAD_DIM if family == "qwen2" else HEADS
+    """Qwen 2's and Phi's heads share the width among them."""
+    return WIDTH // HEAD_DIM if family in ("qwen2", "phi3") else HEADS
 
 
-def _block(family: str) -> dict[str, tuple[int, ...]]:
+def _block(family: str, mixed: bool) -> dict[str, tuple[int, ...]]:
     queries, keys = heads(family) * HEAD_DIM, KV_HEADS * HEAD_DIM
     block: dict[str, tuple[int, ...]] = {
         "attn_norm": (WIDTH,),
-        "attn_q": (WIDTH, queries),
-        "attn_k": (WIDTH, keys),
-        "attn_v": (WIDTH, keys),
         "attn_output": (queries, WIDTH),
         "ffn_norm": (WIDTH,),
-        "ffn_gate": (WIDTH, HIDDEN),
-        "ffn_up": (WIDTH, HIDDEN),
-        "ffn_down": (HIDDEN, WIDTH),
     }
-    if family == "qwen3":
+    if family == "phi3":
+        block["attn_qkv"] = (WIDTH, queries + 2 * keys)
+        return block | {"ffn_up": (WIDTH, 2 * HIDDEN), "ffn_down": (HIDDEN, WIDTH)}
+    block |= {"attn_q": (WIDTH, queries), "attn_k": (WIDTH, keys), "attn_v": (WIDTH, keys)}
+    if mixed:
+        block |= {
+            "ffn_gate_inp": (WIDTH, EXPERTS),
+            "ffn_gate_exps": (WIDTH, HIDDEN, EXPERTS),
+            "ffn_up_exps": (WIDTH, HIDDEN, EXPERTS),
+            "ffn_down_exps": (HIDDEN, WIDTH, EXPERTS),
+        }
+    else:
+        block |= {
+            "ffn_gate": (WIDTH, HIDDEN),
+            "ffn_up": (WIDTH, HIDDEN),
+            "ffn_down": (HIDDEN, WIDTH),
+        }
+    if family.startswith("qwen3") or family in ("gemma3", "gemma-embedding"):
         block |= {"attn_q_norm": (HEAD_DIM,), "attn_k_norm": (HEAD_DIM,)}
     if "gemma" in family:
-        block |= {
-            "attn_q_norm": (HEAD_DIM,),
-            "attn_k_norm": (HEAD_DIM,),
-            "post_attention_norm": (WIDTH,),
-            "post_ffw_norm": (WIDTH,),
-        }
+        block |= {"post_attention_norm": (WIDTH,), "post_ffw_norm": (WIDTH,)}
     return block
 
 
 def _numbers(numbers: random.Random, name: str, shape: tuple[int, ...]) -> bytes:
-    count = shape[0] * (shape[1] if len(shape) > 1 else 1)
-    if "norm" in name or "rope_freqs" in name:
+    count = math.prod(shape)
+    if "norm" in name or "rope_f" in name:
         values = [numbers.uniform(0.5, 2.0) for _ in range(count)]
     else:
         spread = 1.5 / shape[0] ** 0.5 if len(shape) > 1 else 0.3

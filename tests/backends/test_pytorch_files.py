@@ -181,15 +181,20 @@ def test_damaged_files_never_crash(tmp_path: Path) -> None:
     [
         (
             {"general.architecture": "mamba"},
-            r"architecture 'mamba' \(it knows .*llama, nomic-bert, qwen2",
+            r"architecture 'mamba' \(it knows .*llama, nomic-bert, phi3, qwen2",
         ),
         ({"tokenizer.ggml.model": "bert"}, "does not know the tokenizer 'bert'"),
         ({"llama.block_count": 0}, "llama.block_count is missing or makes no sense"),
         ({"llama.attention.head_count": [4, 4]}, "differs between layers"),
         ({"llama.attention.head_count_kv": 3}, "cannot share 3 key-value heads"),
         ({"llama.attention.value_length": 16}, "keys and values of different lengths"),
-        ({"llama.rope.dimension_count": 16}, "RoPE over 16 of 32"),
-        ({"llama.rope.scaling.type": "yarn"}, "RoPE scaling 'yarn'"),
+        ({"llama.rope.dimension_count": 48}, "RoPE over 48 of 32"),
+        ({"llama.rope.scaling.type": "bent"}, "RoPE scaling 'bent'"),
+        (
+            {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.yarn_beta_slow": 40.0},
+            "YaRN from 32.0 to 40.0 turns makes no sense",
+        ),
+        ({"llama.expert_count": 8, "llama.expert_used_count": 9}, "9 of 8 experts make no sense"),
         ({"llama.rope.freq_base": -1.0}, "rope.freq_base makes no sense"),
         ({"llama.embedding_length": 32}, "token embedding is missing or has a wrong shape"),
         ({"tokenizer.ggml.tokens": ["a", "b"]}, "2 tokens in the vocabulary, 272 embeddings"),
@@ -215,9 +220,8 @@ def test_models_it_cannot_run_are_refused_with_the_reason(
 
 
 def test_experts_and_unknown_types_are_refused(tmp_path: Path) -> None:
-    path = tiny(
-        tmp_path / "moe.gguf", "llama", layers=1, extra={"blk.0.ffn_gate_inp.weight": (WIDTH, 8)}
-    )
+    router = {"blk.0.ffn_gate_inp.weight": (WIDTH, 8)}
+    path = tiny(tmp_path / "moe.gguf", "qwen2", layers=1, extra=router)
     assert "mixtures of experts" in PyTorchBackend().supports(files(path)).reason
     source = read(path, vocabulary=True)
     write(path, source.metadata, {"token_embd.weight": ((WIDTH, 2), "I32", bytes(WIDTH * 8))})  # type: ignore[arg-type]

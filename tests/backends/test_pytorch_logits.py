@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from llamacpp_core import Core, Stream
-from pytorch_models import HEAD_DIM, HEADS, KV_HEADS, VOCAB, WIDTH, tiny
+from pytorch_models import EXPERTS, EXPERTS_USED, HEAD_DIM, HEADS, KV_HEADS, VOCAB, WIDTH, tiny
 from pytorch_oracle import Oracle
 
 from lhama.backends.llamacpp.backend import LlamaCppBackend
@@ -60,6 +60,15 @@ def logits(engine: PyTorchEngine, tokens: Sequence[int]) -> torch.Tensor:
         return engine._model.logits(engine._model.forward(batch, batch.ids, engine._cache))
 
 
+YARN = {
+    "rope.scaling.type": "yarn",
+    "rope.scaling.factor": 4.0,
+    "rope.scaling.original_context_length": 128,
+}
+MIXED = {"expert_count": EXPERTS, "expert_used_count": EXPERTS_USED}
+STRETCHED = {"rope.dimension_count": 32, "rope.scaling.attn_factor": 1.19}
+FACTORS = {f"rope_factors_{kind}.weight": (HEAD_DIM // 2,) for kind in ("long", "short")}
+
 VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]] = {
     "llama": ("llama", {}, {}),
     "llama-untied": ("llama", {}, {"output.weight": (WIDTH, VOCAB)}),
@@ -97,6 +106,20 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...]]]] = {
         },
     ),
     "qwen3": ("qwen3", {"rope.freq_base": 1000000.0}, {}),
+    "llama-yarn": ("llama", YARN, {}),
+    "llama-yarn-stronger": ("llama", YARN | {"rope.scaling.attn_factor": 1.2}, {}),
+    "mixtral": ("llama", MIXED, {}),
+    "qwen3moe": ("qwen3moe", MIXED, {}),
+    "phi3": ("phi3", {}, {}),
+    "phi3-partial": ("phi3", {"rope.dimension_count": 24}, {}),
+    "phi3-short": ("phi3", STRETCHED | {"rope.scaling.original_context_length": 512}, FACTORS),
+    "phi3-long": ("phi3", STRETCHED | {"rope.scaling.original_context_length": 64}, FACTORS),
+    "gemma2": ("gemma2", {}, {}),
+    "gemma2-softcaps": (
+        "gemma2",
+        {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+        {},
+    ),
     "gemma3": ("gemma3", {}, {}),
     "gemma3-softcap": ("gemma3", {"final_logit_softcapping": 5.0}, {}),
     "gemma3-pattern": ("gemma3", {"attention.sliding_window_pattern": 3}, {}),
@@ -112,12 +135,12 @@ def test_float32_weights_give_llama_cpps_logits(variant: str, tmp_path: Path) ->
     family, metadata, extra = VARIANTS[variant]
     path = tiny(tmp_path / "tiny.gguf", family, metadata=metadata, extra=extra)
     tokens = [1, *[3 + 37 * index % 250 for index in range(96)]]
-    oracle, engine = Oracle(path, 128), loaded(path)
+    oracle, engine = Oracle(path, 128), loaded(path, context=128)
     theirs, ours = oracle.logits(tokens), logits(engine, tokens)
     oracle.close()
     engine.close()
     assert theirs.std() > 0.5
-    tolerance = 2e-2 if family == "gemma3" else 2e-3
+    tolerance = 2e-2 if "gemma" in family else 2e-3
     torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=1e-3)
 
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pytorch_models import tiny
+from pytorch_models import TYPES, WORDS, tiny
 
 from lhama.backends.llamacpp.library import L, log
 from lhama.backends.llamacpp.tokenizer import LlamaTokenizer
 from lhama.backends.pytorch.tokenizer import GGUFTokenizer, partition
 from lhama.plugins.backend import BackendError, UnsupportedModel
-from lhama.plugins.gguf import read
+from lhama.plugins.gguf import read, write
 
 SNIPPETS = [
     "Hello, world!",
@@ -68,6 +68,7 @@ SNIPPETS = [
     "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
     "<|im_end|><|im_end|><|endoftext|>",
     "<start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n",
+    "<|user|>\n  hi<|end|>\n<|user|> \t<|end|> </s>  <s>  <unk> <|endoftext|> <|end|>",
     "<bos><eos><pad><unk><mask> <s></s>",
     "text<|im_start|",
     "<|im_start|<|im_start|>|>",
@@ -126,17 +127,39 @@ class Pair:
         L.llama_model_free(self.model)
 
 
-@pytest.fixture(scope="module", params=["smollm2", "gemma3", "tiny"])
+@pytest.fixture(scope="module", params=["smollm2", "gemma3", "tiny", "phi"])
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
-    if request.param == "tiny":  # adds a space in front, which the real two do not
+    if request.param in ("tiny", "phi"):  # add a space in front, which the real two do not
         path = tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf", "llama", layers=1)
+        if request.param == "phi":
+            path = _phi(path)
     else:
         path = request.getfixturevalue(request.param)
     pair = Pair(path)
     yield pair
     pair.close()
+
+
+def _phi(path: Path) -> Path:
+    """The same as a Phi 3: by its name alone llama.cpp drops spaces behind special tokens."""
+    source = read(path, vocabulary=True)
+    words = [*WORDS[:-3], "<|endoftext|>", "<|user|>", "<|end|>"]
+    types = [*TYPES[:-3], 3, 3, 3]
+    metadata = source.metadata | {
+        "general.name": "Phi-3 Tiny",
+        "tokenizer.ggml.tokens": words,
+        "tokenizer.ggml.token_type": types,
+    }
+    data = path.read_bytes()
+    tensors = {
+        name: (t.shape, t.type_name, data[t.offset : t.offset + t.nbytes])
+        for name, t in source.tensors.items()
+    }
+    phi = path.with_name("phi.gguf")
+    write(phi, metadata, tensors)  # type: ignore[arg-type]
+    return phi
 
 
 @pytest.mark.parametrize("parse_special", [False, True])

@@ -9,9 +9,10 @@ import torch
 
 from lhama.backends.pytorch.cuda.matrix import PLAIN, Matrix, Stack
 from lhama.backends.pytorch.cuda.reader import Reader
+from lhama.backends.pytorch.families import traits_of
+from lhama.backends.pytorch.families.family import Traits
 from lhama.backends.pytorch.hyperparameters import Hyperparameters
-from lhama.backends.pytorch.layers import Rope
-from lhama.backends.pytorch.traits import Traits, traits_of
+from lhama.backends.pytorch.rope import Rope
 from lhama.plugins.backend import UnsupportedModel
 from lhama.plugins.gguf import GGUF, Tensor
 
@@ -91,8 +92,7 @@ class Loader:
             shape.head_dim, context, shape.rope_base, self._device, shape.rope_scale, factors
         )
         local_rope = rope
-        if any(shape.window_pattern):
-            # The windowed layers keep their own base and stay unscaled.
+        if any(shape.window_pattern) and shape.window_rope_base:
             local_rope = Rope(shape.head_dim, context, shape.window_rope_base, self._device)
         norm = self._vector("output_norm.weight", shape.width)
         return Network(shape, traits, embedding, blocks, norm, head, rope, local_rope)

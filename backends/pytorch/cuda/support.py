@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from lhama.backends.pytorch import memory
+from lhama.backends.pytorch.families import traits_of
 from lhama.backends.pytorch.hyperparameters import ENCODERS, Hyperparameters
 from lhama.plugins.backend import LoadOptions, MemoryEstimate, Support
 from lhama.plugins.gguf import GGUF, Tensor
@@ -78,6 +79,12 @@ def refusal(
     for tensor in header.tensors.values():
         if len(tensor.shape) >= 2 and (why := _refused(tensor)):
             return f"{tensor.name}: {why}"
+    if shape.experts:
+        return "no kernel mixes experts"
+    if traits_of(shape).fused or shape.rotated != shape.head_dim:
+        return "no kernel takes its fused matrices"
+    if shape.yarn is not None or shape.rope_magnitude != 1.0:
+        return "no kernel stretches positions by frequency"
     if shape.head_dim % 32 or shape.head_dim > 256:
         return f"heads of {shape.head_dim} dimensions"
     if shape.hidden % 32 or shape.width % 32:

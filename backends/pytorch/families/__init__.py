@@ -1,36 +1,27 @@
-"""One module for each family of models: what its blocks look like."""
+"""The families of models that generate: one short description each, ``decoder.py`` builds them."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
-import torch
+from lhama.backends.pytorch.families.family import Family, Traits
+from lhama.backends.pytorch.families.gemma import GEMMA2, GEMMA3, GEMMA_EMBEDDING
+from lhama.backends.pytorch.families.llama import LLAMA
+from lhama.backends.pytorch.families.phi import PHI3
+from lhama.backends.pytorch.families.qwen import QWEN2, QWEN3, QWEN3MOE
 
-from lhama.backends.pytorch.batch import Batch
-from lhama.backends.pytorch.families import gemma3, llama
-from lhama.backends.pytorch.hyperparameters import Hyperparameters
-from lhama.backends.pytorch.kv_cache import KVCache
-from lhama.backends.pytorch.weights import Weights
+if TYPE_CHECKING:
+    from lhama.backends.pytorch.hyperparameters import Hyperparameters
 
-
-class Model(Protocol):
-    """A loaded family."""
-
-    def forward(self, batch: Batch, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
-        """Hidden states [tokens, width], float32, before the last norm; fills the cache."""
-        ...
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """float32 [tokens, vocab]."""
-        ...
-
-    def normed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """float32 [tokens, width]: what embeddings are made of."""
-        ...
+FAMILIES: Final[dict[str, Family]] = {
+    family.name: family
+    for family in (LLAMA, QWEN2, QWEN3, QWEN3MOE, GEMMA2, GEMMA3, GEMMA_EMBEDDING, PHI3)
+}
+"""By ``general.architecture``."""
 
 
-def build(shape: Hyperparameters, weights: Weights, context: int, device: torch.device) -> Model:
-    """Load a model whose positions go up to ``context``."""
-    if shape.family == "gemma3":
-        return gemma3.Gemma3(shape, weights, context, device)
-    return llama.Llama(shape, weights, context, device)
+def traits_of(shape: Hyperparameters) -> Traits:
+    """What the blocks of a model have beyond the plain ones."""
+    traits = FAMILIES[shape.family].traits(shape)
+    return replace(traits, attention_scale=traits.attention_scale or shape.head_dim**-0.5)

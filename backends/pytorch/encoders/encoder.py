@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from lhama.backends.pytorch.batch import Batch, Span
-from lhama.backends.pytorch.families import Model
+from lhama.backends.pytorch.decoder import Decoder
 from lhama.backends.pytorch.kv_cache import KVCache
 from lhama.backends.pytorch.layers import Linear
 from lhama.backends.pytorch.weights import Weights
@@ -189,7 +189,7 @@ class CausalEncoder:
 
     def __init__(
         self,
-        model: Model,
+        model: Decoder,
         cache: KVCache,
         pooling: Pooling,
         device: torch.device,

@@ -8,15 +8,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from lhama.backends.pytorch.bert_parameters import BertParameters
-from lhama.backends.pytorch.encoder import Classifier, Pooling, Texts
-from lhama.backends.pytorch.layers import GatedMLP, Linear, Rope, rotate
+from lhama.backends.pytorch.encoders.encoder import Classifier, Pooling, Texts
+from lhama.backends.pytorch.layers import GatedMLP, Linear
+from lhama.backends.pytorch.rope import Rope, rotate
 from lhama.backends.pytorch.weights import Weights
 
 Rows = tuple[torch.Tensor, torch.Tensor]
 
 
 class Bert:
-    """``lhama.backends.pytorch.encoder.Encoder``: blocks with a norm behind each half.
+    """``lhama.backends.pytorch.encoders.encoder.Encoder``: blocks with a norm behind each half.
 
     All of a text is of the first token type, as llama.cpp has it.
     """

@@ -7,31 +7,31 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from lhama.backends.pytorch.encoder import Pooling, Texts
-from lhama.backends.pytorch.families.gemma3 import Block
+from lhama.backends.pytorch.decoder import Block
+from lhama.backends.pytorch.encoders.encoder import Pooling, Texts
+from lhama.backends.pytorch.families import traits_of
 from lhama.backends.pytorch.hyperparameters import Hyperparameters
-from lhama.backends.pytorch.layers import Linear, RMSNorm, Rope
+from lhama.backends.pytorch.layers import Linear, RMSNorm
+from lhama.backends.pytorch.rope import ropes
 from lhama.backends.pytorch.weights import Weights
 
 
 class GemmaEmbedding:
-    """``lhama.backends.pytorch.encoder.Encoder``."""
+    """``lhama.backends.pytorch.encoders.encoder.Encoder``."""
 
     def __init__(
         self, shape: Hyperparameters, weights: Weights, context: int, device: torch.device
     ) -> None:
-        width = shape.width
+        width, traits = shape.width, traits_of(shape)
         self._device = device
         self._pooling = Pooling(shape.pooling or Pooling.MEAN)
         self._window = shape.window
         self._local = shape.window_pattern
-        self._scale = width**0.5
+        self._scale = traits.embedding_scale
         self._tokens = weights.take("token_embd.weight", shape.vocab, width)
-        self._blocks = [Block(shape, weights, f"blk.{i}") for i in range(shape.layers)]
+        self._blocks = [Block(shape, traits, weights, f"blk.{i}") for i in range(shape.layers)]
         self._norm = RMSNorm.load(weights, "output_norm", width, shape.norm_eps)
-        # The windowed layers keep their own base and stay unscaled.
-        self._rope = Rope(shape.head_dim, context, shape.rope_base, device, shape.rope_scale)
-        self._local_rope = Rope(shape.head_dim, context, shape.window_rope_base, device)
+        self._rope, self._local_rope = ropes(shape, weights, context, device)
         self._dense: list[Linear] = []
         for name in ("dense_2", "dense_3"):
             if f"{name}.weight" in weights:
