@@ -81,8 +81,9 @@ def render(duration: Duration) -> str:
 
 
 def seconds(value: float) -> Duration:
-    """A number of seconds as a ``keep_alive`` duration: a negative one is for ever."""
-    return FOREVER if value < 0 else min(int(value * SECOND), FOREVER)
+    """A number of seconds as a ``keep_alive`` duration: a negative one is for ever, as is one that
+    no duration holds."""
+    return int(value * SECOND) if 0 <= value < FOREVER / SECOND else FOREVER
 
 
 def quote(text: str) -> str:

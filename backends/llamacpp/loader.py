@@ -33,6 +33,9 @@ from lhama.plugins.gguf import GGUF
 if TYPE_CHECKING:
     from lhama.backends.llamacpp.media import MediaReader
 
+_MOST_THREADS: Final = 512
+"""ggml's, which looks at no bound."""
+
 _KV_TYPES: Final = {
     "f32": L.GGML_TYPE_F32,
     "f16": L.GGML_TYPE_F16,
@@ -146,7 +149,8 @@ def _make_context(model: Any, header: GGUF, options: LoadOptions, residency: Res
     params.n_ctx = max(memory.context_tokens(header, options), batch)
     params.n_batch = batch
     params.n_ubatch = memory.ubatch_tokens(header, options, offloaded)
-    params.n_threads = params.n_threads_batch = options.threads or devices.physical_cores()
+    threads = min(options.threads or devices.physical_cores(), _MOST_THREADS)
+    params.n_threads = params.n_threads_batch = threads
     params.type_k = params.type_v = _KV_TYPES[options.kv_type]
     # A stream of cells for each sequence: its sums do not depend on where its cells lie among the
     # others', attention reads no cell of another's, and CUDA graphs live 256 steps, not 256 tokens.

@@ -21,6 +21,8 @@ MIN_CONTEXT = 4
 MIN_VISION_CONTEXT = 2048
 EMBEDDING_BATCH = 2048
 """``num_batch`` of embedding models, where nothing else is asked for and the context has room."""
+STRONGEST_PENALTY = 1e6
+"""Of penalties beyond it a token cannot tell the difference, but float32 overflows."""
 PREDICT_CONTEXTS = 10
 """An answer ends after this many context lengths at the latest."""
 
@@ -56,13 +58,13 @@ class Options:
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
-            min_p=self.min_p,
+            min_p=max(0.0, min(self.min_p, 1.0)),
             # llama-server is not sent a 0, so it keeps its default.
             typical_p=self.typical_p or 1.0,
             repeat_last_n=self.repeat_last_n,
-            repeat_penalty=self.repeat_penalty,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
+            repeat_penalty=_penalty(self.repeat_penalty) or 1 / STRONGEST_PENALTY,
+            presence_penalty=_penalty(self.presence_penalty),
+            frequency_penalty=_penalty(self.frequency_penalty),
             seed=self._seed(),
         )
 
@@ -94,6 +96,12 @@ def merge(*layers: Mapping[str, Any], context_length: int = 0) -> Options:
             if read is not None and value is not None:
                 values[name] = read(name, value)
     return Options(**values)
+
+
+def _penalty(value: float) -> float:
+    """A penalty after which a logit is still a number."""
+    bounded = max(-STRONGEST_PENALTY, min(value, STRONGEST_PENALTY))
+    return bounded if abs(bounded) >= 1 / STRONGEST_PENALTY else 0.0
 
 
 def _integer(name: str, value: Any) -> int:

@@ -151,7 +151,14 @@ def test_broken_text_is_replaced() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("300", 300 * 10**9), ("1.5", 1_500_000_000), ("-1", FOREVER), ('"-1m"', FOREVER), ('"0"', 0)],
+    [
+        ("300", 300 * 10**9),
+        ("1.5", 1_500_000_000),
+        ("-1", FOREVER),
+        ("1e300", FOREVER),
+        ('"-1m"', FOREVER),
+        ('"0"', 0),
+    ],
 )
 def test_keep_alive(text: str, expected: int) -> None:
     body = f'{{"keep_alive":{text}}}'.encode()

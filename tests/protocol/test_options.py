@@ -66,6 +66,13 @@ def test_seeds() -> None:
     assert len(drawn) > 1
 
 
+def test_penalties_leave_a_number_of_a_logit() -> None:
+    drawn = Options(repeat_penalty=0, presence_penalty=-1e300, min_p=1e300).sampling()
+    assert (drawn.repeat_penalty, drawn.presence_penalty, drawn.min_p) == (1e-6, -1e6, 1.0)
+    drawn = Options(repeat_penalty=-1.5, frequency_penalty=0.25).sampling()
+    assert (drawn.repeat_penalty, drawn.frequency_penalty) == (-1.5, 0.25)
+
+
 def test_numbers_out_of_reach_do_not_break() -> None:
     assert merge({"seed": 1e30}).seed == -(2**63)  # as Go converts it
     with pytest.raises(LhamaError, match="integer"):
