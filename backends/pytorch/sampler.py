@@ -167,6 +167,15 @@ class Sampler:
                 seat.accepted += 1
         return found
 
+    def accept(self, row: Row) -> int:
+        """Count one more token of a row whose slot has been admitted; how many there were."""
+        seat = self._seats[row.slot]
+        seat.accepted += 1
+        return seat.accepted - 1
+
+    def seed(self, row: Row) -> int:
+        return self._seats[row.slot].admit.sampling.seed
+
     def stage(self, turns: Sequence[Turn]) -> Request:
         """Tensors for one step's draws."""
         greedy: list[int] = []

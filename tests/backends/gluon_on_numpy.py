@@ -354,6 +354,8 @@ LANGUAGE: dict[str, Any] = {
     "reshape": lambda x, *shape: _tile(np.reshape(x, shape[0] if len(shape) == 1 else shape)),
     "trans": lambda x: _tile(np.transpose(np.asarray(x))),
     "permute": lambda x, *dims: _tile(np.transpose(np.asarray(x), dims[0] if len(dims) == 1 else dims)),
+    "gather": lambda x, index, axis: _tile(np.take_along_axis(np.asarray(x), np.asarray(index), axis)),
+    "broadcast": lambda a, b: tuple(map(_tile, np.broadcast_arrays(np.asarray(a), np.asarray(b)))),
     "join": lambda a, b: _tile(np.stack(np.broadcast_arrays(np.asarray(a), np.asarray(b)), -1)),
     "expand_dims": lambda x, axis: _tile(np.expand_dims(np.asarray(x), axis)),
     "broadcast_to": lambda x, *shape: _tile(np.broadcast_to(np.asarray(x), shape[0] if len(shape) == 1 else shape)),

@@ -14,7 +14,7 @@ from quantised_models import quantised
 
 from lhama.backends import devices
 from lhama.backends.pytorch.cuda.engine import CudaEngine
-from lhama.backends.pytorch.cuda.steps import bucket
+from lhama.backends.pytorch.cuda.steps import Sizes
 from lhama.backends.pytorch.engine import PyTorchEngine
 from lhama.backends.pytorch.loader import load
 from lhama.plugins.backend import (
@@ -68,6 +68,7 @@ class Stepper:
     def __init__(self, engine: CudaEngine) -> None:
         self.engine = engine
         self.step = 0
+        self._places: dict[int, int] = {}
 
     def __call__(
         self,
@@ -79,13 +80,16 @@ class Stepper:
         self.step += 1
         plan = StepPlan(self.step, rows, kv, tuple(admits))
         prepared = self.engine.prepare_next(plan, None)
+        staged = prepared.staged
+        self._places = {
+            row.slot: place for row, place in zip(staged.rows, staged.places, strict=True)
+        }
         tokens = [DROPPED if row.slot in dropped else 0 for row in rows]
         return self.engine.compute_current(prepared, tokens).result().rows
 
-    @property
-    def logits(self) -> torch.Tensor:
-        """[rows, vocab]: rows with one token first, then those with more."""
-        return self.engine._steps.logits
+    def logits(self, slot: int) -> torch.Tensor:
+        """float32 [vocab] of the last step."""
+        return self.engine._steps.logits[self._places[slot]]
 
 
 def admit(
@@ -118,30 +122,26 @@ def test_logits_are_the_plain_engines(
     engine = engine_of(path, kv_type=kv_type)
     step = Stepper(engine)
     step(Row(0, 1, 0, texts[0][:70]), admits=[admit(0)])  # more tokens than codes are used for
-    assert error(step.logits[0], wanted[0][69]) < several
+    assert error(step.logits(0), wanted[0][69]) < several
     for at in range(70, 72):
         step(Row(0, 1, at, texts[0][at : at + 1]))
-        assert error(step.logits[0], wanted[0][at]) < single
+        assert error(step.logits(0), wanted[0][at]) < single
     step(
         Row(0, 1, 72, texts[0][72:73]),
         Row(1, 1, 0, texts[1][:10]),
         Row(2, 1, 0, texts[2][:3], sample=False),
         admits=[admit(1), admit(2)],
     )
-    assert error(step.logits[0], wanted[0][72]) < several
-    assert error(step.logits[1], wanted[1][9]) < several
+    assert error(step.logits(0), wanted[0][72]) < several
+    assert error(step.logits(1), wanted[1][9]) < several
     for at in range(2):
-        step(
-            *(
-                Row(s, 1, p + at, texts[s][p + at : p + at + 1])
-                for s, p in ((0, 73), (1, 10), (2, 3))
-            )
-        )
-        for row, (s, p) in enumerate(((0, 73), (1, 10), (2, 3))):
-            assert error(step.logits[row], wanted[s][p + at]) < several
+        begins = ((0, 73 + at), (1, 10 + at), (2, 3 + at))
+        step(*(Row(slot, 1, p, texts[slot][p : p + 1]) for slot, p in begins))
+        for slot, position in begins:
+            assert error(step.logits(slot), wanted[slot][position]) < several
     step(Row(1, 1, 12, texts[1][12:17]), Row(2, 1, 5, texts[2][5:6]))
-    assert error(step.logits[0], wanted[2][5]) < several
-    assert error(step.logits[1], wanted[1][16]) < several
+    assert error(step.logits(2), wanted[2][5]) < several
+    assert error(step.logits(1), wanted[1][16]) < several
     engine.close()
 
 
@@ -242,7 +242,10 @@ def test_too_much_is_refused_and_hurts_nobody(step: Stepper) -> None:
     assert not step(Row(0, 1, 0, text(0, 5)), admits=[admit(0)])[0].error
 
 
-def test_buckets_have_few_sizes() -> None:
-    assert {bucket(n, 64) for n in range(1, 65)} == {1, 8, 16, 32, 64}
-    assert bucket(4, 4) == 4
-    assert bucket(65, 128) == 128
+def test_steps_are_of_few_kinds() -> None:
+    sizes = Sizes(slots=64, batch_tokens=2048)
+    assert {sizes.row_bucket(n) for n in range(1, 65)} == {1, 8, 16, 32, 64}
+    chunks = {sizes.token_bucket(n) for n in range(1, 2049)}
+    assert chunks == {32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048}
+    assert Sizes(slots=4, batch_tokens=512).row_bucket(3) == 8
+    assert Sizes(slots=128, batch_tokens=512).row_bucket(65) == 128

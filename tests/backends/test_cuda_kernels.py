@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cuda_on_numpy  # noqa: F401 - puts numpy where Triton would be
 import numpy as np
@@ -12,7 +13,13 @@ from quantised_models import blocks
 
 from lhama.backends.pytorch import sampler
 from lhama.backends.pytorch.cuda import formats
-from lhama.backends.pytorch.cuda.kernels import attention, many_rows, one_row, sampling
+from lhama.backends.pytorch.cuda.kernels import (
+    attention,
+    many_rows,
+    one_row,
+    prompts,
+    sampling,
+)
 from lhama.backends.pytorch.cuda.matrix import PLAIN, Matrix, Stack
 
 CPU = torch.device("cpu")
@@ -99,14 +106,14 @@ def test_matrix_times_rows(kind: str, columns: int, rows: int, parts: int) -> No
     y = torch.full((parts * rows, 85), torch.nan)
     many_rows.multiply[(2, parts)](
         made.words, x, bias, y, 85, 3, rows, made.rows, columns, made.number, padded, 80, parts,
-        True, 64, 4, False,
+        True, 64, 2, 4, False,
     )  # fmt: skip
     found = y.view(parts, rows, 85)[:, :, 3:83].sum(0) - bias
     assert error(found, wanted) < 6e-4
     gated = torch.zeros(padded, 80).half()
     many_rows.multiply_gated[(2,)](
         made.words, made.words, x, gated, 0.5, made.rows, columns, made.number, False, padded, 64,
-        4, False,
+        2, 4, False,
     )  # fmt: skip
     silu = torch.nn.functional.silu(wanted) * wanted * 0.5
     assert error(gated[:rows].float(), silu) < 2e-3
@@ -122,7 +129,7 @@ def test_logits_and_their_peaks() -> None:
     x = torch.randn(8, 256).half()
     logits, peaks = torch.full((5, 77), torch.nan), torch.full((5, 5), torch.nan)
     many_rows.multiply_scores[(2,)](
-        made.words, x, logits, peaks, 5, made.rows, 256, 77, made.number, 30.0, 8, 64, 4, False
+        made.words, x, logits, peaks, 5, made.rows, 256, 77, made.number, 30.0, 8, 64, 1, 4, False
     )
     wanted = 30 * torch.tanh(x[:5].float() @ weights.T / 30)
     assert error(logits, wanted) < 1e-3
@@ -134,73 +141,173 @@ def covering(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-@pytest.mark.parametrize(
-    ("heads", "kv_heads", "dim", "rotated", "positions", "window", "softcap", "norm"),
-    [
-        (4, 2, 32, 32, (0, 1, 31, 32, 33, 600), 0, 0.0, False),
-        (6, 2, 64, 64, (200, 3), 0, 0.0, True),
-        (3, 1, 96, 64, (130, 40), 0, 30.0, False),
-        (4, 1, 256, 256, (150, 64, 20), 100, 0.0, False),
-        (4, 2, 128, 128, (700,), 0, 0.0, False),
-    ],
-)
-def test_attention(
-    heads: int,
-    kv_heads: int,
-    dim: int,
-    rotated: int,
-    positions: tuple[int, ...],
-    window: int,
-    softcap: float,
-    norm: bool,
-) -> None:
-    """Rows of different lengths in scattered pages, each against plain attention."""
-    torch.manual_seed(1)
-    rows, pages = len(positions), 12
-    cos, sin = torch.randn(2, pages * 64, rotated // 2)
-    q_norm, k_norm = torch.rand(2, dim) + 0.5
-    qkv = torch.randn(rows, (heads + 2 * kv_heads) * dim)
-    keys, values = torch.full((2, rows * pages, kv_heads, 64, dim), torch.nan).half()
-    tables = torch.randperm(rows * pages).view(rows, pages).int()
-    past = torch.randn(2, rows, kv_heads, max(positions) + 1, dim).half()
-    for row, position in enumerate(positions):
-        for at in range(position):
-            page = tables[row, at // 64]
-            keys[page, :, at % 64], values[page, :, at % 64] = past[:, row, :, at]
-    slots = torch.arange(rows).int()
-    parts, states = torch.full((rows, heads, 16, dim), torch.nan), torch.zeros(rows, heads, 16, 2)
-    tickets = torch.zeros(rows, kv_heads).int()
-    y = torch.zeros(rows, heads * dim).half()
-    attention.attend[(rows, kv_heads, 16)](
-        qkv, cos, sin, q_norm, k_norm, 1e-5, keys, values, keys, values, tables, slots,
-        torch.tensor(positions).int(), parts, states, tickets, y, y, y, heads, kv_heads, dim,
-        rotated, covering(heads // kv_heads), covering(dim), dim**-0.5, norm, window, softcap,
-        pages, False, False, False, True, 4, False,
-    )  # fmt: skip
-    assert not tickets.any()
+@dataclass(frozen=True)
+class Case:
+    """Rows with one token each, at ``positions``, over scattered pages of random numbers."""
 
-    def turned(x: torch.Tensor, weight: torch.Tensor, at: int) -> torch.Tensor:
-        if norm:
-            x = torch.nn.functional.rms_norm(x, (dim,), weight, 1e-5)
-        low, high, rest = x.split((rotated // 2, rotated // 2, dim - rotated), -1)
-        c, s = cos[at], sin[at]
+    heads: int
+    kv_heads: int
+    dim: int
+    rotated: int
+    positions: tuple[int, ...]
+    window: int = 0
+    softcap: float = 0.0
+    norm: bool = False
+
+
+CASES = (
+    Case(4, 2, 32, 32, (0, 1, 63, 64, 65, 600)),
+    Case(6, 2, 64, 64, (300, 3), norm=True),
+    Case(3, 1, 96, 64, (130, 40), softcap=30.0),
+    Case(9, 1, 64, 64, (129,), window=100),
+    Case(4, 1, 256, 256, (150, 64, 20), window=100),
+    Case(4, 2, 128, 128, (700, 1100)),
+)
+PAGES = 18
+
+
+class Scene:
+    """A case's tensors, and what attention over them must give."""
+
+    def __init__(self, case: Case) -> None:
+        torch.manual_seed(1)
+        rows, dim = len(case.positions), case.dim
+        self.case = case
+        self.cos, self.sin = torch.randn(2, PAGES * 64, case.rotated // 2)
+        self.q_norm, self.k_norm = torch.rand(2, dim) + 0.5
+        self.qkv = torch.randn(rows, (case.heads + 2 * case.kv_heads) * dim)
+        lines = torch.full((2, rows * PAGES, case.kv_heads, 64, dim), torch.nan).half()
+        self.keys, self.values = lines
+        self.tables = torch.randperm(rows * PAGES).view(rows, PAGES).int()
+        self.slots = torch.arange(rows).int()
+        self.positions = torch.tensor(case.positions).int()
+        self.past = torch.randn(2, rows, case.kv_heads, max(case.positions) + 1, dim).half()
+        for row, position in enumerate(case.positions):
+            for at in range(position):
+                page = self.tables[row, at // 64]
+                lines[:, page, :, at % 64] = self.past[:, row, :, at]
+
+    @property
+    def common(self) -> tuple[torch.Tensor | float, ...]:
+        return self.qkv, self.cos, self.sin, self.q_norm, self.k_norm, 1e-5
+
+    def turned(self, x: torch.Tensor, weight: torch.Tensor, at: int) -> torch.Tensor:
+        if self.case.norm:
+            x = torch.nn.functional.rms_norm(x, (self.case.dim,), weight, 1e-5)
+        half = self.case.rotated // 2
+        low, high, rest = x.split((half, half, self.case.dim - 2 * half), -1)
+        c, s = self.cos[at], self.sin[at]
         return torch.cat((low * c - high * s, high * c + low * s, rest), -1)
 
-    for row, at in enumerate(positions):
-        q, k, v = qkv[row].view(-1, dim).split((heads, kv_heads, kv_heads))
-        new_k = turned(k, k_norm, at).half()
-        torch.testing.assert_close(keys[tables[row, at // 64], :, at % 64], new_k)
-        all_k = torch.cat((past[0, row, :, :at], new_k.unsqueeze(1)), 1).float()
-        all_v = torch.cat((past[1, row, :, :at], v.half().unsqueeze(1)), 1).float()
-        first = max(0, at - window + 1) if window else 0
-        all_k, all_v = (
-            x[:, first:].repeat_interleave(heads // kv_heads, 0) for x in (all_k, all_v)
+    def wanted(self, row: int) -> torch.Tensor:
+        """[heads · dim]."""
+        case, at = self.case, self.case.positions[row]
+        heads = self.qkv[row].view(-1, case.dim)
+        q, k, v = heads.split((case.heads, case.kv_heads, case.kv_heads))
+        new = (self.turned(k, self.k_norm, at).half(), v.half())
+        first = max(0, at - case.window + 1) if case.window else 0
+        keys, values = (
+            torch.cat((past[row, :, :at], one.unsqueeze(1)), 1)[:, first:].float()
+            for past, one in zip(self.past, new, strict=True)
         )
-        scores = torch.einsum("hd,htd->ht", turned(q, q_norm, at), all_k) * dim**-0.5
-        if softcap:
-            scores = softcap * torch.tanh(scores / softcap)
-        wanted = torch.einsum("ht,htd->hd", scores.softmax(-1), all_v).flatten()
-        torch.testing.assert_close(y[row].float(), wanted, atol=2e-3, rtol=1e-2)
+        group = case.heads // case.kv_heads
+        keys, values = keys.repeat_interleave(group, 0), values.repeat_interleave(group, 0)
+        q = self.turned(q, self.q_norm, at)
+        scores = torch.einsum("hd,htd->ht", q, keys) * case.dim**-0.5
+        if case.softcap:
+            scores = case.softcap * torch.tanh(scores / case.softcap)
+        return torch.einsum("ht,htd->hd", scores.softmax(-1), values).flatten()
+
+    def check_cached(self, row: int) -> None:
+        """The new token's key and value lie in their page."""
+        case, at = self.case, self.case.positions[row]
+        _, k, v = self.qkv[row].view(-1, case.dim).split((case.heads, case.kv_heads, case.kv_heads))
+        page = self.tables[row, at // 64]
+        wanted = self.turned(k, self.k_norm, at).half()
+        torch.testing.assert_close(self.keys[page, :, at % 64], wanted)
+        torch.testing.assert_close(self.values[page, :, at % 64], v.half())
+
+
+def near(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    torch.testing.assert_close(found.float(), wanted, atol=3e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.dim <= 128])
+def test_attention_of_one_row(case: Case) -> None:
+    """Normed, turned, cached, attended and put together from splits in one kernel."""
+    scene = Scene(case)
+    size = case.heads * case.dim
+    parts = torch.full((case.heads, 16, case.dim), torch.nan)
+    states, tickets = torch.zeros(case.heads, 16, 2), torch.zeros(case.kv_heads).int()
+    for row in range(len(case.positions)):
+        y, yf = torch.zeros(-(-size // 1024) * 384).int(), torch.zeros(-(-size // 256) * 256)
+        attention.attend[(case.kv_heads, 16)](
+            scene.qkv[row], *scene.common[1:], scene.keys, scene.values, scene.tables,
+            scene.slots[row:], scene.positions[row:], parts, states, tickets, y, yf, case.heads,
+            case.kv_heads, case.dim, case.rotated, covering(case.heads // case.kv_heads),
+            max(32, covering(case.dim)), case.dim**-0.5, case.norm, case.window, case.softcap,
+            PAGES, True, True, 2, False,
+        )  # fmt: skip
+        wanted = scene.wanted(row)
+        found = yf.view(2, -1)[:, : size // 2].T.flatten()
+        near(found, wanted)
+        words, _, _ = vector(found)
+        torch.testing.assert_close(y, words)
+        scene.check_cached(row)
+    assert not tickets.any()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_attention_of_several_rows(case: Case) -> None:
+    """First keys, values and queries are spread, from two parts; then every row attends."""
+    scene = Scene(case)
+    rows, heads, dim = len(case.positions), case.heads, case.dim
+    queries, y = torch.zeros(2, rows, heads * dim).half()
+    parts = torch.full((rows, heads, 16, dim), torch.nan)
+    states, tickets = torch.zeros(rows, heads, 16, 2), torch.zeros(rows, case.kv_heads).int()
+    width = max(32, covering(dim))
+    caches = (scene.keys, scene.values, scene.keys, scene.values, scene.tables)
+    halved = torch.cat((scene.qkv * 0.25, scene.qkv * 0.75))
+    attention.spread[(rows,)](
+        halved, *scene.common[1:], *caches, scene.slots, scene.positions, queries,
+        scene.qkv.numel(), heads, case.kv_heads, dim, case.rotated, covering(heads),
+        covering(case.kv_heads), width, dim**-0.5, case.norm, 2, PAGES, False, 4, False,
+    )  # fmt: skip
+    prompts.attend_rows[(rows, case.kv_heads, 16)](
+        queries, *caches, scene.slots, scene.positions, parts, states, tickets, y, heads,
+        case.kv_heads, dim, width, 16, case.window, case.softcap, PAGES, False, False,
+    )  # fmt: skip
+    for row in range(rows):
+        near(y[row], scene.wanted(row))
+        scene.check_cached(row)
+    assert not tickets.any()
+
+
+def test_attention_of_a_prompts_chunk() -> None:
+    """70 tokens from position 40 on, in blocks of 64, over a window; each as if it came alone."""
+    case = Case(4, 2, 64, 64, tuple(range(40, 110)), window=50)
+    scene = Scene(case)
+    count, heads, dim = len(case.positions), case.heads, case.dim
+    # All rows are one slot's: what is past for a row came with the rows before.
+    slots = torch.zeros(count).int()
+    caches = (scene.keys, scene.values, scene.keys, scene.values, scene.tables)
+    queries, y = torch.zeros(2, count, heads * dim).half()
+    attention.spread[(count,)](
+        *scene.common, *caches, slots, scene.positions, queries, 0, heads, case.kv_heads, dim,
+        case.rotated, 4, 2, 64, dim**-0.5, False, 1, PAGES, False, 4, False,
+    )  # fmt: skip
+    for row, at in enumerate(case.positions):
+        page = scene.tables[0, at // 64]
+        scene.past[0, :, :, at] = scene.keys[page, :, at % 64]
+        scene.past[1, :, :, at] = scene.values[page, :, at % 64]
+        scene.past[:, row, :, :40] = scene.past[:, 0, :, :40]
+    blocks = torch.tensor([[0, 0, 0], [0, 64, 0], [40, 104, 0], [64, 6, 0]]).int()
+    prompts.attend_chunks[(3, heads)](
+        queries, *caches, *blocks, y, heads, case.kv_heads, dim, 64, case.window, 0.0, PAGES,
+        False, 64, False,
+    )  # fmt: skip
+    for row in range(count):
+        near(y[row], scene.wanted(row))
 
 
 def settings(rows: Sequence[tuple[float, int, float, float]]) -> list[torch.Tensor]:
@@ -208,8 +315,9 @@ def settings(rows: Sequence[tuple[float, int, float, float]]) -> list[torch.Tens
     return [torch.tensor(heat), torch.tensor(top_k).int(), torch.tensor(top_p), torch.tensor(min_p)]
 
 
-@pytest.mark.parametrize("vocab", [300, 5000])
-def test_draws_are_the_general_samplers(vocab: int) -> None:
+@pytest.mark.parametrize(("vocab", "crowded"), [(300, False), (5000, False), (20000, True)])
+def test_draws_are_the_general_samplers(vocab: int, crowded: bool) -> None:
+    """``crowded``: the best tokens lie such that a shortcut to them finds far too many."""
     torch.manual_seed(vocab)
     heat, top_k, top_p, min_p = settings(
         [
@@ -223,6 +331,8 @@ def test_draws_are_the_general_samplers(vocab: int) -> None:
     )
     rows, runs = len(heat), -(-vocab // 16)
     logits, number = torch.randn(rows, vocab) * 3, torch.rand(rows)
+    if crowded:
+        logits.view(rows, runs, 16)[..., :4] += 30
     logits[3, 7] = torch.nan
     padded = torch.nn.functional.pad(
         logits.nan_to_num(torch.inf), (0, runs * 16 - vocab), value=-torch.inf
@@ -231,7 +341,7 @@ def test_draws_are_the_general_samplers(vocab: int) -> None:
     slots = torch.tensor([3, 1, 2, 0, 5, 4]).int()
     last, recent = torch.zeros(6).int(), torch.zeros(60, dtype=torch.int64)
     results = torch.full((4, rows), -7).int()
-    scratch = torch.zeros(rows, 3 * 64).int()
+    scratch = torch.zeros(rows, 256).int()
     ring, places = torch.tensor([2]).int(), slots * 10 + 3
     sampling.draw[(rows,)](
         logits, peaks, scratch, slots, heat, top_k, top_p, min_p, number, places, ring, last,

@@ -13,10 +13,12 @@ import numpy as np
 
 from lhama.backends.pytorch.cuda.rows import Staging
 from lhama.backends.pytorch.penalties import penalised
-from lhama.backends.pytorch.sampler import Turn
+from lhama.backends.pytorch.sampler import Turn, uniform
 
 BEST: Final = 64
 """Candidates, and tokens penalties look back on, that a kernel takes."""
+FEW: Final = 8
+"""Rows up to which plain integers are faster than arrays."""
 
 
 def is_common(turn: Turn, context: int) -> bool:
@@ -38,41 +40,36 @@ def window(turn: Turn, context: int) -> int:
     return min(last, context, turn.accepted)
 
 
-def stage(turns: Sequence[Turn], into: Staging, context: int, nowhere: int) -> bool:
-    """Fill in a step's settings; whether any row is penalised. ``nowhere``: a place to write what
-    the general way draws anew."""
-    count = len(turns)
-    settings = [turn.sampling for turn in turns]
-    common = [is_common(turn, context) for turn in turns]
-    into["temperature"][:count] = [s.temperature for s in settings]
-    into["top_k"][:count] = [
-        s.top_k if s.temperature > 0 and fast else 1
-        for s, fast in zip(settings, common, strict=True)
-    ]
-    into["top_p"][:count] = [s.top_p for s in settings]
-    into["min_p"][:count] = [s.min_p for s in settings]
-    into["number"][:count] = numbers(
-        [s.seed for s in settings], [t.row.position + max(len(t.row.tokens), 1) for t in turns]
-    )
-    into["places"][:count] = [
-        t.row.slot * context + t.accepted % context if fast else nowhere
-        for t, fast in zip(turns, common, strict=True)
-    ]
-    sizes = [window(t, context) if fast else 0 for t, fast in zip(turns, common, strict=True)]
-    into["sizes"][:count] = sizes
+def stage(
+    turns: Sequence[Turn], common: Sequence[bool], at: Sequence[int], into: Staging, context: int
+) -> bool:
+    """Fill in settings at the turns' places; whether any row is penalised.
+
+    Rows that are not ``common`` are drawn anew: of them anything will do.
+    """
+    chosen = [(place, turn) for place, turn, fast in zip(at, turns, common, strict=True) if fast]
+    for place, turn in chosen:
+        sampling = turn.sampling
+        into["temperature"][place] = sampling.temperature
+        into["top_k"][place] = sampling.top_k if sampling.temperature > 0 else 1
+        into["top_p"][place] = sampling.top_p
+        into["min_p"][place] = sampling.min_p
+    sizes = [window(turn, context) for _, turn in chosen]
     if not any(sizes):
         return False
-    into["accepted"][:count] = [t.accepted for t in turns]
-    into["repeat"][:count] = [s.repeat_penalty for s in settings]
-    into["presence"][:count] = [s.presence_penalty for s in settings]
-    into["frequency"][:count] = [s.frequency_penalty for s in settings]
+    for (place, turn), size in zip(chosen, sizes, strict=True):
+        into["sizes"][place] = size
+        into["accepted"][place] = turn.accepted
+        into["repeat"][place] = turn.sampling.repeat_penalty
+        into["presence"][place] = turn.sampling.presence_penalty
+        into["frequency"][place] = turn.sampling.frequency_penalty
     return True
 
 
-def numbers(
-    seeds: Sequence[int], positions: Sequence[int]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def numbers(seeds: Sequence[int], positions: Sequence[int]) -> Sequence[float]:
     """``sampler.uniform`` of every row."""
+    if len(seeds) <= FEW:
+        return [uniform(seed, position) for seed, position in zip(seeds, positions, strict=True)]
     state = np.array([seed & 0xFFFFFFFFFFFFFFFF for seed in seeds], np.uint64)
     state *= np.uint64(0x9E3779B97F4A7C15)
     state += (np.array(positions, np.uint64) + np.uint64(1)) * np.uint64(0xD1B54A32D192ED03)
@@ -80,4 +77,5 @@ def numbers(
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         state ^= state >> np.uint64(31)
-    return ((state >> np.uint64(40)).astype(np.float64) / 2**24).astype(np.float32)
+    drawn: list[float] = ((state >> np.uint64(40)).astype(np.float64) / 2**24).tolist()
+    return drawn

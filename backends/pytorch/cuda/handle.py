@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import torch
 
 from lhama.backends.pytorch.handle import failure, results_of, to_host
@@ -23,6 +24,9 @@ class Mark:
         self._event: torch.cuda.Event | None = None
         if device.type == "cuda":
             self._event = torch.cuda.Event(enable_timing=True, blocking=True)
+
+    def set(self) -> None:
+        if self._event is not None:
             self._event.record()
 
     def wait(self) -> None:
@@ -43,24 +47,23 @@ class Handle:
         self,
         rows: Sequence[Row],
         places: Sequence[int],
-        drawn: torch.Tensor,
-        device: torch.device,
+        drawn: np.ndarray[tuple[int, ...], np.dtype[np.int32]],
+        marks: tuple[Mark, Mark],
         before: Handle | None,
     ) -> None:
-        """``rows`` that sample, in the plan's order; ``drawn`` int32 on the host, where a row's
-        token is to be found at its place. ``before``: the step before."""
+        """``rows`` that sample, in the plan's order; ``drawn`` is where the card puts tokens, a
+        row's at its place. ``marks``: for begin and end. ``before``: the step before."""
         self.when_masked: Callable[[Mapping[int, bytes]], None] | None = None
-        self.end: Mark | None = None
         self._rows = rows
         self._places = places
         self._tokens = drawn
-        self._device = device
+        self._start, self.end = marks
         self._before = before.end if before is not None else None
-        self._start = Mark(device)
         self._issued = threading.Event()
         self._error: BackendError | None = None
         self._general: tuple[Request, Drawn] | None = None
         self._kept: Drawn | None = None
+        self._start.set()
 
     # ------------------------------------------------------------------- on the engine's side
 
@@ -69,18 +72,14 @@ class Handle:
         if request is not None and drawn is not None:
             self._kept = drawn  # the copies read from it
             self._general = request, drawn.map(to_host)
-        self.end = Mark(self._device)
+        self.end.set()
         self._issued.set()
 
     def fail(self, error: Exception) -> None:
         """End the step as a whole."""
         self._error = failure(error)
-        self.end = Mark(self._device)
+        self.end.set()
         self._issued.set()
-
-    @property
-    def failed(self) -> bool:
-        return self._error is not None
 
     # --------------------------------------------------------------------- on the core's side
 
@@ -92,12 +91,12 @@ class Handle:
         self._issued.wait()
         if self._error is not None:
             raise self._error
-        assert self.end is not None
         self.end.wait()
         self._kept = None
         tokens: list[int] = self._tokens.tolist()
         found = {
-            (row.slot, row.epoch): _common(row, tokens[place]) for row, place in self._sampled()
+            (row.slot, row.epoch): _common(row, tokens[place])
+            for row, place in zip(self._rows, self._places, strict=True)
         }
         if self._general is not None:
             for result in results_of(*self._general):
@@ -107,9 +106,6 @@ class Handle:
             self.end.since(self._start),
             self._start.since(self._before) if self._before is not None else -1,
         )
-
-    def _sampled(self) -> zip[tuple[Row, int]]:
-        return zip(self._rows, self._places, strict=True)
 
 
 def _common(row: Row, token: int) -> RowResult:

@@ -13,7 +13,7 @@ from lhama.backends.pytorch.cuda.engine import CudaEngine
 from lhama.backends.pytorch.cuda.network import Loader
 from lhama.backends.pytorch.cuda.pages import Pages
 from lhama.backends.pytorch.cuda.reader import Reader
-from lhama.backends.pytorch.cuda.steps import Steps
+from lhama.backends.pytorch.cuda.steps import Sizes, Steps
 from lhama.backends.pytorch.hyperparameters import Hyperparameters
 from lhama.backends.pytorch.sampler import Sampler
 from lhama.backends.pytorch.tokenizer import GGUFTokenizer
@@ -47,8 +47,7 @@ def load(
             cache,
             sampler.penalties.recent,
             context,
-            slots,
-            batch_tokens,
+            Sizes(slots, batch_tokens),
             pdl=on_cuda and torch.cuda.get_device_capability(device) >= (9, 0),
         )
         if on_cuda:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -52,12 +52,13 @@ class Network:
     rope: Rope
     local_rope: Rope
 
-    @property
-    def nbytes(self) -> int:
-        found: dict[int, int] = {}
-        for matrix in (self.embedding, self.head, *self.matrices()):
-            found[matrix.data.data_ptr()] = matrix.nbytes
-        return sum(found.values())
+    def sample(self) -> Network:
+        """A network of one block of each kind: it runs the same kernels."""
+        kinds: dict[object, Block] = {}
+        for block in self.blocks:
+            matrices = (*block.qkv, block.output, block.gate, block.up, block.down)
+            kinds[(block.local, *(matrix.number for matrix in matrices))] = block
+        return replace(self, blocks=tuple(kinds.values()))
 
     def matrices(self) -> list[Matrix]:
         """Of all blocks."""

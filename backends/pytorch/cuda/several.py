@@ -8,10 +8,11 @@ cuBLAS, one matrix after the other into the same scratch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 
+from lhama.backends.pytorch.cuda import tiling
 from lhama.backends.pytorch.cuda.attention import Attention, covering
 from lhama.backends.pytorch.cuda.kernels import many_rows as kernels
 from lhama.backends.pytorch.cuda.matrix import Matrix
@@ -19,15 +20,13 @@ from lhama.backends.pytorch.cuda.network import Block, Network
 
 FEW: Final = 64
 """Tokens up to which codes go to the tensor cores without a detour."""
-PROGRAMS: Final = 264
-"""Programs that keep a large card busy: what a matrix is cut up for."""
 SHRUNK: Final = 1 / 64
 """What the MLP's inner activations are kept smaller by: some models' exceed float16."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One step's tokens; first come rows of the step with one token each, then chunks."""
+    """One step's tokens: first those of rows that have one, then chunks of prompts."""
 
     ids: torch.Tensor
     """int32 [tokens]; -1: what the slot sampled last."""
@@ -35,10 +34,9 @@ class Tokens:
     positions: torch.Tensor
     single: int
     """How many rows with one token; in the order of the step's rows."""
-    splits: int
-    """Of the longest of these."""
-    blocks: torch.Tensor | None = None
-    """int32 [4, n]: slot, first token, position, count of up to 64 neighbouring tokens."""
+    blocks: tuple[torch.Tensor, ...] = ()
+    """int32 each: slot, first token (counted from the first of all chunks), position and count of
+    up to 64 neighbouring tokens."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -53,7 +51,7 @@ class Several:
     ) -> None:  # fmt: skip
         """``most`` tokens, of which ``rows`` at most give logits."""
         shape = network.shape
-        self._network = network
+        self.network = network
         self._attention = attention
         self._pdl = pdl
         most = max(most, FEW)
@@ -62,9 +60,6 @@ class Several:
         first = network.blocks[0]
         plain = first.gate.data.dtype if first.gate.form is None else torch.float16
         self.dtype = plain
-        parts = max(
-            (parts_of(m) for b in network.blocks for m in (b.output, b.down) if m.form), default=1
-        )
         few = min(most, FEW)
 
         def floats(*size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -72,11 +67,10 @@ class Several:
 
         self._h = floats(most, shape.width)
         self._x = floats(most, shape.width, dtype=plain)
-        self._qkv = floats(most, self._qkv_size)
-        self._queries = floats(most, queries, dtype=torch.float16)
+        self._qkv = floats(max(most, tiling.MOST_PARTS * few), self._qkv_size)
         self._mixed = floats(most, queries, dtype=plain)
         self._hidden = floats(most, shape.hidden, dtype=plain)
-        self._parts = floats(max(parts * few, most) * shape.width)
+        self._parts = floats(max(tiling.MOST_PARTS * few, most) * shape.width)
         quantised = [m for m in network.matrices() if m.form]
         largest = max((m.outputs * m.columns for m in quantised), default=0)
         # Written out only for more than a few tokens.
@@ -87,7 +81,7 @@ class Several:
 
     def run(self, tokens: Tokens, last_token: torch.Tensor) -> torch.Tensor:
         """Normed hidden states [tokens, width], ready for ``score``."""
-        network, count = self._network, len(tokens)
+        network, count = self.network, len(tokens)
         shape = network.shape
         h = self._h[:count]
         kernels.embed_rows[(count, -(-shape.width // 256))](
@@ -122,31 +116,31 @@ class Several:
 
     def _attend(self, index: int, block: Block, tokens: Tokens) -> None:
         count, single = len(tokens), tokens.single
-        qkv = self._qkv.view(-1)[: count * self._qkv_size].view(count, -1)
+        few = count <= FEW and all(matrix.form for matrix in block.qkv)
+        parts = tiling.parts_of(block.qkv[0]) if few else 1
+        qkv = self._qkv.view(-1)[: parts * count * self._qkv_size].view(parts * count, -1)
         column = 0
         for matrix in block.qkv:
             bias = block.qkv_bias
             if bias is not None:
                 bias = bias[column : column + matrix.outputs]
-            self._product(self._x[:count], matrix, bias, qkv, column, 1)
+            self._product(self._x[:count], matrix, bias, qkv, column, parts)
             column += matrix.outputs
+        self._attention.spread(index, block, qkv, (tokens.slots, tokens.positions), parts)
         if single:
-            self._attention.many(index, block, qkv, self._mixed, single, tokens.splits)
-        if tokens.blocks is not None:
-            self._attention.chunks(
-                index, block, qkv[single:], self._queries, self._mixed[single:],
-                (tokens.slots[single:], tokens.positions[single:]), tokens.blocks,
-            )  # fmt: skip
+            self._attention.many(index, block, self._mixed, single)
+        if tokens.blocks:
+            self._attention.chunks(index, block, self._mixed, single, tokens.blocks)
 
     def _gated(self, block: Block, count: int) -> float:
         """The MLP's inner activations, times the factor returned."""
-        network, x, y = self._network, self._x[:count], self._hidden[:count]
-        gate, up, gelu = block.gate, block.up, self._network.traits.gelu
+        network, x, y = self.network, self._x[:count], self._hidden[:count]
+        gate, up, gelu = block.gate, block.up, self.network.traits.gelu
         if gate.form and count <= FEW:
-            rows, warps = tiling(gate.rows)
-            kernels.multiply_gated[(-(-gate.rows // rows),)](
+            tile = tiling.several_gated(gate)
+            kernels.multiply_gated[(-(-gate.rows // tile.rows),)](
                 gate.words, up.words, x, y, SHRUNK, gate.rows, gate.columns, gate.number, gelu,
-                padded(count), rows, warps, self._pdl, num_warps=warps, launch_pdl=self._pdl,
+                padded(count), *tile, self._pdl, num_warps=tile.warps, launch_pdl=self._pdl,
             )  # fmt: skip
             return SHRUNK
         pair = [torch.mm(x, self._written_out(m).t()) for m in (gate, up)]
@@ -159,7 +153,7 @@ class Several:
     def _multiply(self, x: torch.Tensor, matrix: Matrix, bias: torch.Tensor | None) -> int:
         """Products into ``_parts``; how many parts there are."""
         count = len(x)
-        parts = parts_of(matrix) if matrix.form and count <= FEW else 1
+        parts = tiling.parts_of(matrix) if matrix.form and count <= FEW else 1
         y = self._parts[: parts * count * matrix.outputs].view(parts * count, matrix.outputs)
         self._product(x, matrix, bias, y, 0, parts)
         return parts
@@ -171,28 +165,29 @@ class Several:
         """y[:, column:] = x times the matrix; ``parts`` of it below one another."""
         count = len(x)
         if matrix.form and count <= FEW:
-            rows, warps = tiling(matrix.rows)
-            kernels.multiply[(-(-matrix.rows // rows), parts)](
+            tile = tiling.several(matrix)
+            kernels.multiply[(-(-matrix.rows // tile.rows), parts)](
                 matrix.words, x, y if bias is None else bias, y, y.shape[1], column, count,
                 matrix.rows, matrix.columns, matrix.number, padded(count), matrix.outputs, parts,
-                bias is not None, rows, warps, self._pdl,
-                num_warps=warps, launch_pdl=self._pdl,
+                bias is not None, *tile, self._pdl, num_warps=tile.warps, launch_pdl=self._pdl,
             )  # fmt: skip
             return
-        out = product(x, self._written_out(matrix))
+        whole = y.shape[1] == matrix.outputs
+        out = product(x, self._written_out(matrix), y if whole else None)
         if bias is not None:
             out += bias
-        y[:, column : column + matrix.outputs] = out
+        if not whole:
+            y[:, column : column + matrix.outputs] = out
 
     def _score(self, x: torch.Tensor, logits: torch.Tensor, peaks: torch.Tensor) -> None:
-        head, count = self._network.head, len(x)
-        softcap = self._network.shape.logit_softcap
+        head, count = self.network.head, len(x)
+        softcap = self.network.shape.logit_softcap
         if head.form:
-            rows, warps = tiling(head.rows)
-            kernels.multiply_scores[(-(-head.rows // rows),)](
+            tile = tiling.several(head)
+            kernels.multiply_scores[(-(-head.rows // tile.rows),)](
                 head.words, x, logits, peaks, count, head.rows, head.columns, head.outputs,
-                head.number, softcap, padded(count), rows, warps, self._pdl,
-                num_warps=warps, launch_pdl=self._pdl,
+                head.number, softcap, padded(count), *tile, self._pdl,
+                num_warps=tile.warps, launch_pdl=self._pdl,
             )  # fmt: skip
             return
         logits.copy_(product(x, head.data[: head.outputs]))
@@ -201,10 +196,10 @@ class Several:
     def _settle(
         self, count: int, parts: int, norm: torch.Tensor, post: torch.Tensor | None, scale: float
     ) -> None:
-        width = self._network.shape.width
+        width = self.network.shape.width
         kernels.settle[(count,)](
             self._parts, count * width, norm if post is None else post, self._h, norm, self._x,
-            self._network.shape.norm_eps, scale, parts, width, covering(width), post is not None,
+            self.network.shape.norm_eps, scale, parts, width, covering(width), post is not None,
             8, self._pdl, num_warps=8, launch_pdl=self._pdl,
         )  # fmt: skip
 
@@ -220,29 +215,24 @@ class Several:
         return plain
 
 
-def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """float32 x · weightᵀ."""
+_MM_INTO: Final[Any] = getattr(torch.ops.aten.mm, "dtype_out", None)
+
+
+def product(
+    x: torch.Tensor, weight: torch.Tensor, into: torch.Tensor | None = None
+) -> torch.Tensor:
+    """float32 x · weightᵀ, in ``into`` if it is given."""
     if x.dtype != weight.dtype:
         x = x.to(weight.dtype)
-    if x.is_cuda and x.dtype != torch.float32:
-        return torch.mm(x, weight.t(), out_dtype=torch.float32)
-    return torch.mm(x.float(), weight.float().t())
+    if not x.is_cuda or x.dtype == torch.float32:
+        return torch.mm(x.float(), weight.float().t(), out=into)
+    if into is not None and _MM_INTO is not None:
+        found: torch.Tensor = _MM_INTO(x, weight.t(), torch.float32, out=into)
+        return found
+    found = torch.mm(x, weight.t(), out_dtype=torch.float32)
+    return found if into is None else into.copy_(found)
 
 
 def padded(count: int) -> int:
     """Rows the tensor core computes for ``count`` of them: a power of two, 8 at least."""
     return max(8, covering(count))
-
-
-def tiling(rows: int) -> tuple[int, int]:
-    """Rows of a program and its warps, such that there are enough programs."""
-    if rows >= 128 * 64:
-        return 64, 4
-    return (32, 2) if rows >= 128 * 32 else (16, 1)
-
-
-def parts_of(matrix: Matrix) -> int:
-    """Parts the inner dimension is cut into: by the matrix alone, so that sums stay the same."""
-    rows, _ = tiling(matrix.rows)
-    blocks = -(-matrix.columns // 256)
-    return max(1, min(blocks // 2, 8, -(-PROGRAMS * rows // matrix.rows)))

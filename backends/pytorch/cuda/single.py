@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from lhama.backends.pytorch.cuda import tiling
 from lhama.backends.pytorch.cuda.attention import Attention
 from lhama.backends.pytorch.cuda.kernels import one_row as kernels
 from lhama.backends.pytorch.cuda.matrix import Matrix
@@ -32,7 +33,7 @@ class Single:
         peaks: torch.Tensor, *, pdl: bool,
     ) -> None:  # fmt: skip
         shape, device = network.shape, logits.device
-        self._network = network
+        self.network = network
         self._rows = rows
         self._attention = attention
         self._logits = logits
@@ -55,7 +56,7 @@ class Single:
 
     def run(self, last_token: torch.Tensor, splits: int) -> None:
         """Row 0: its token in, its logits out. ``splits``: of the cache, as many as it may have."""
-        network = self._network
+        network = self.network
         shape, x = network.shape, self._x
         first = network.blocks[0].attention_norm
         kernels.embed[(shape.width // 16,)](
@@ -83,10 +84,10 @@ class Single:
     def _project(self, block: Block) -> None:
         first, second = (*block.qkv, block.qkv[0])[:2]
         two = len(block.qkv) > 1
-        r, warps, ahead = tiling(first)
+        r, warps, ahead, _ = tiling.one(first)
         kernels.project[((first.rows + (second.rows if two else 0)) // 16,)](
             first.words, second.words, self._x.y, self._x.yf, self._squares[0],
-            self._network.shape.norm_eps,
+            self.network.shape.norm_eps,
             self._qkv if block.qkv_bias is None else block.qkv_bias, self._qkv, self._o_squares,
             first.columns, first.rows, second.rows if two else 0, first.number, second.number,
             True, block.qkv_bias is not None, False, ahead, r, warps, self._pdl,
@@ -97,8 +98,8 @@ class Single:
         self, matrix: Matrix, vector: Vector, bias: torch.Tensor | None,
         post_norm: torch.Tensor | None, norm: torch.Tensor, squares: torch.Tensor,
     ) -> None:  # fmt: skip
-        r, warps, ahead = tiling(matrix)
-        x, eps = self._x, self._network.shape.norm_eps
+        r, warps, ahead, _ = tiling.one(matrix)
+        x, eps = self._x, self.network.shape.norm_eps
         if post_norm is None:
             kernels.add[(matrix.rows // 16,)](
                 matrix.words, vector.y, vector.yf, self._h if bias is None else bias, self._h,
@@ -120,45 +121,21 @@ class Single:
         )  # fmt: skip
 
     def _gated(self, block: Block) -> None:
-        r, warps, ahead, ahead_up = pair_tiling(block.gate)
+        r, warps, ahead, ahead_up = tiling.one_gated(block.gate)
         hidden = self._hidden
         kernels.gated[(block.gate.rows // 16,)](
             block.gate.words, block.up.words, self._x.y, self._x.yf, self._squares[1],
-            self._network.shape.norm_eps, hidden.y, hidden.yf,
-            block.gate.columns, block.gate.rows, block.gate.number, self._network.traits.gelu,
+            self.network.shape.norm_eps, hidden.y, hidden.yf,
+            block.gate.columns, block.gate.rows, block.gate.number, self.network.traits.gelu,
             hidden.ints, hidden.floats, ahead, ahead_up, r, warps, self._pdl,
             num_warps=warps, launch_pdl=self._pdl,
         )  # fmt: skip
 
     def _score(self) -> None:
-        head, shape = self._network.head, self._network.shape
-        r, warps, ahead = tiling(head)
+        head, shape = self.network.head, self.network.shape
+        r, warps, ahead, _ = tiling.one(head)
         kernels.score[(head.rows // 16,)](
             head.words, self._x.y, self._x.yf, self._squares[0], shape.norm_eps, self._logits,
             self._peaks, head.columns, head.rows, head.outputs, head.number, shape.logit_softcap,
             ahead, r, warps, self._pdl, num_warps=warps, launch_pdl=self._pdl,
         )  # fmt: skip
-
-
-def tiling(matrix: Matrix) -> tuple[int, int, int]:
-    """Rows of a warp, warps of a program (16 rows together), tiles fetched ahead."""
-    words, tiles = _tile(matrix)
-    r, warps = (4, 4) if matrix.columns <= 4096 else (2, 8)
-    return r, warps, min(tiles, max(1, 72 // (r * words)))
-
-
-def pair_tiling(matrix: Matrix) -> tuple[int, int, int, int]:
-    """The same for two matrices at once: of the second, what registers are left for."""
-    words, tiles = _tile(matrix)
-    r, warps = (4, 4) if matrix.columns > 2048 else (2, 8)
-    ahead = min(tiles, max(1, 72 // (r * words)))
-    return r, warps, ahead, max(0, min(tiles, 72 // (r * words) - ahead))
-
-
-def _tile(matrix: Matrix) -> tuple[int, int]:
-    """Registers a lane needs for a row's tile, and tiles in a row."""
-    if matrix.form is None:
-        per_tile = 128 if matrix.data.dtype == torch.float32 else 256
-        return 4, -(-matrix.columns // per_tile)
-    words = {4: 4, 5: 5, 6: 6, 8: 8}[matrix.form.bits]
-    return words, -(-matrix.columns // 1024)

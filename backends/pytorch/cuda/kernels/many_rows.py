@@ -36,8 +36,11 @@ BLOCK = gl.constexpr(8)
 
 
 @gluon.constexpr_function
-def mma_layout(NW):
-    return gl.NVMMADistributedLayout(version=[2, 0], warps_per_cta=[NW, 1], instr_shape=[16, 8])
+def mma_layout(KW, NW):
+    """Of products [KW, rows of the matrix, rows of activations]: KW · NW warps."""
+    return gl.NVMMADistributedLayout(
+        version=[2, 0], warps_per_cta=[KW, NW, 1], instr_shape=[1, 16, 8]
+    )
 
 
 @gluon.constexpr_function
@@ -51,54 +54,67 @@ def bits(START, END):
 
 
 @gluon.constexpr_function
-def weight_layout(BN, NW):
-    """[rows, groups, words]: reshaped to [rows, 32], the tensor core's first operand."""
+def weight_layout(BN, KW, NW):
+    """[KW, rows, groups, words]: reshaped to [KW, rows, 32], the tensor core's first operand."""
     return gl.DistributedLinearLayout(
-        reg_bases=[[0, 0, 1], [0, 0, 2], [8, 0, 0], [0, 4, 0]]
-        + [[row, 0, 0] for row in bits(16 * NW, BN)],
-        lane_bases=[[0, 1, 0], [0, 2, 0], [1, 0, 0], [2, 0, 0], [4, 0, 0]],
-        warp_bases=[[row, 0, 0] for row in bits(16, 16 * NW)],
+        reg_bases=[[0, 0, 0, 1], [0, 0, 0, 2], [0, 8, 0, 0], [0, 0, 4, 0]]
+        + [[0, row, 0, 0] for row in bits(16 * NW, BN)],
+        lane_bases=[[0, 0, 1, 0], [0, 0, 2, 0], [0, 1, 0, 0], [0, 2, 0, 0], [0, 4, 0, 0]],
+        warp_bases=[[0, row, 0, 0] for row in bits(16, 16 * NW)]
+        + [[k, 0, 0, 0] for k in bits(1, KW)],
         block_bases=[],
-        shape=[BN, 8, 4],
+        shape=[KW, BN, 8, 4],
     )
 
 
 @gluon.constexpr_function
-def row_layout(M, NW):
-    """[groups, words, rows of activations]: reshaped to [32, M], the second operand."""
+def row_layout(M, KW, NW):
+    """[KW, groups, words, rows of activations]: reshaped to [KW, 32, M], the second operand."""
     return gl.DistributedLinearLayout(
-        reg_bases=[[0, 1, 0], [0, 2, 0], [4, 0, 0]] + [[0, 0, row] for row in bits(8, M)],
-        lane_bases=[[1, 0, 0], [2, 0, 0], [0, 0, 1], [0, 0, 2], [0, 0, 4]],
-        warp_bases=[[0, 0, 0] for _ in bits(1, NW)],
+        reg_bases=[[0, 0, 1, 0], [0, 0, 2, 0], [0, 4, 0, 0]]
+        + [[0, 0, 0, row] for row in bits(8, M)],
+        lane_bases=[[0, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1], [0, 0, 0, 2], [0, 0, 0, 4]],
+        warp_bases=[[0, 0, 0, 0] for _ in bits(1, NW)] + [[k, 0, 0, 0] for k in bits(1, KW)],
         block_bases=[],
-        shape=[8, 4, M],
+        shape=[KW, 8, 4, M],
     )
+
+
+@gluon.constexpr_function
+def along(DIM, LAYOUT):
+    """Of the numbers along one dimension of four."""
+    for other in (3, 2, 1, 0):
+        if other != DIM:
+            LAYOUT = gl.SliceLayout(other, LAYOUT)
+    return LAYOUT
 
 
 @gluon.jit
 def load_block(
-    w, first, block, FORMAT: gl.constexpr, N: gl.constexpr, K: gl.constexpr, BN: gl.constexpr,
-    NW: gl.constexpr,
+    w, first, block, end, FORMAT: gl.constexpr, N: gl.constexpr, K: gl.constexpr,
+    BN: gl.constexpr, KW: gl.constexpr, NW: gl.constexpr, MASKED: gl.constexpr,
 ):  # fmt: skip
-    """Raw words of ``BN`` rows and ``BLOCK`` groups; see ``dot.load_tile``."""
-    LAYOUT: gl.constexpr = weight_layout(BN, NW)
-    PAIRS: gl.constexpr = gl.SliceLayout(2, LAYOUT)
+    """Raw words of ``BN`` rows and the groups of ``KW`` blocks; see ``dot.load_tile``.
+
+    Blocks from ``end`` on are read as zeros.
+    """
+    LAYOUT: gl.constexpr = weight_layout(BN, KW, NW)
     G: gl.constexpr = K // 32
-    MASKED: gl.constexpr = (G % BLOCK != 0) or (N % BN != 0)
-    row = first + gl.arange(0, BN, layout=gl.SliceLayout(1, PAIRS))
-    group = block * BLOCK + gl.arange(0, BLOCK, layout=gl.SliceLayout(0, PAIRS))
-    word = gl.arange(0, 4, layout=gl.SliceLayout(0, gl.SliceLayout(1, LAYOUT)))
-    at = row[:, None] * G + group[None, :]
-    inside = (row < N)[:, None] & (group < G)[None, :]
-    words = at[:, :, None] * 4 + word[None, None, :]
-    codes = pick(w, words, inside[:, :, None], MASKED)
+    part = block + gl.arange(0, KW, layout=along(0, LAYOUT))[:, None, None]
+    row = first + gl.arange(0, BN, layout=along(1, LAYOUT))[None, :, None]
+    group = part * BLOCK + gl.arange(0, BLOCK, layout=along(2, LAYOUT))[None, None, :]
+    word = gl.arange(0, 4, layout=along(3, LAYOUT))
+    at = row * G + group
+    inside = (row < N) & (group < G) & (part < end)
+    words = at[:, :, :, None] * 4 + word[None, None, None, :]
+    codes = pick(w, words, inside[:, :, :, None], MASKED)
     codes_b = codes
     high = at  # stands for nothing, like the next two
     high_b = at
     shared = at
     AFTER: gl.constexpr = N * G * code_words(FORMAT)
     if FORMAT == Q8_0:
-        codes_b = pick(w + N * G * 4, words, inside[:, :, None], MASKED)
+        codes_b = pick(w + N * G * 4, words, inside[:, :, :, None], MASKED)
     if high_words(FORMAT) >= 1:
         high = pick(w + AFTER, at, inside, MASKED)
     if high_words(FORMAT) == 2:
@@ -110,7 +126,7 @@ def load_block(
         halves = (w + SCALES).to(gl.pointer_type(gl.int16))
         scale = pick(halves, at, inside, MASKED).to(gl.int32)
     SUPERS: gl.constexpr = SCALES + N * G // 2
-    eighth = row[:, None] * (G // 8) + (group // 8)[None, :]
+    eighth = row * (G // 8) + group // 8
     if FORMAT == Q4_K or FORMAT == Q5_K:
         shared = pick(w + SUPERS, eighth, inside, MASKED)
     elif FORMAT == Q6_K:
@@ -129,8 +145,9 @@ def code_offset(FORMAT):
 def codes_and_scales(raw, FORMAT: gl.constexpr, LAYOUT: gl.constexpr):
     """Bytes of A and B, and float16 scale and minus minimum of each half of a group."""
     codes, codes_b, high, high_b, scale, shared = raw
-    word = gl.arange(0, 4, layout=gl.SliceLayout(0, gl.SliceLayout(1, LAYOUT)))[None, None, :]
-    low, top = bytes_of(codes, codes_b, high[:, :, None], high_b[:, :, None], word, FORMAT)
+    word = gl.arange(0, 4, layout=along(3, LAYOUT))[None, None, None, :]
+    high = high[:, :, :, None]
+    low, top = bytes_of(codes, codes_b, high, high_b[:, :, :, None], word, FORMAT)
     if FORMAT == Q8_0:
         low = low ^ -2139062144  # 0x80 in every byte
         top = top ^ -2139062144
@@ -142,90 +159,115 @@ def codes_and_scales(raw, FORMAT: gl.constexpr, LAYOUT: gl.constexpr):
         second = first
         if code_offset(FORMAT) > 0:
             less = first * 0.0
-    first = first.to(gl.float16)[:, :, None]
-    second = second.to(gl.float16)[:, :, None]
-    return low, top, first, second, (-less).to(gl.float16)[:, :, None]
+    first = first.to(gl.float16)[:, :, :, None]
+    second = second.to(gl.float16)[:, :, :, None]
+    return low, top, first, second, (-less).to(gl.float16)[:, :, :, None]
 
 
 @gluon.jit
 def plane(
-    ready, P: gl.constexpr, FORMAT: gl.constexpr, BN: gl.constexpr, NW: gl.constexpr,
+    ready, P: gl.constexpr, FORMAT: gl.constexpr, BN: gl.constexpr, KW: gl.constexpr,
+    NW: gl.constexpr,
 ):  # fmt: skip
-    """float16 [BN, 32]: weights ``4P … 4P+3`` of each group, as the first operand."""
+    """float16 [KW, BN, 32]: weights ``4P … 4P+3`` of each group, as the first operand."""
     low, top, first, second, less = ready
     if P < 4:
         weights = half_of_byte(low, first, less, P, code_offset(FORMAT))
     else:
         weights = half_of_byte(top, second, less, P - 4, code_offset(FORMAT))
-    OPERAND: gl.constexpr = gl.DotOperandLayout(0, mma_layout(NW), 4)
-    return gl.convert_layout(gl.reshape(weights, [BN, 32]), OPERAND)
+    OPERAND: gl.constexpr = gl.DotOperandLayout(0, mma_layout(KW, NW), 4)
+    return gl.convert_layout(gl.reshape(weights, [KW, BN, 32]), OPERAND)
 
 
 @gluon.jit
-def activations(x, block, P: gl.constexpr, K: gl.constexpr, M: gl.constexpr, NW: gl.constexpr):
-    """float16 [32, M]: elements ``4P … 4P+3`` of each group, as the second operand."""
-    LAYOUT: gl.constexpr = row_layout(M, NW)
-    PAIRS: gl.constexpr = gl.SliceLayout(2, LAYOUT)
-    group = block * BLOCK + gl.arange(0, BLOCK, layout=gl.SliceLayout(1, PAIRS))
-    word = gl.arange(0, 4, layout=gl.SliceLayout(0, PAIRS))
-    row = gl.arange(0, M, layout=gl.SliceLayout(0, gl.SliceLayout(1, LAYOUT)))
-    column = group[:, None] * 32 + 4 * P + word[None, :]
-    at = row[None, None, :] * K + column[:, :, None]
-    if (K // 32) % BLOCK != 0:
-        values = gl.load(x + at, mask=(column < K)[:, :, None], other=0.0)
+def activations(
+    x, block, end, P: gl.constexpr, K: gl.constexpr, M: gl.constexpr, KW: gl.constexpr,
+    NW: gl.constexpr, MASKED: gl.constexpr,
+):  # fmt: skip
+    """float16 [KW, 32, M]: elements ``4P … 4P+3`` of each group, as the second operand."""
+    LAYOUT: gl.constexpr = row_layout(M, KW, NW)
+    part = block + gl.arange(0, KW, layout=along(0, LAYOUT))[:, None, None]
+    group = part * BLOCK + gl.arange(0, BLOCK, layout=along(1, LAYOUT))[None, :, None]
+    column = group * 32 + 4 * P + gl.arange(0, 4, layout=along(2, LAYOUT))[None, None, :]
+    row = gl.arange(0, M, layout=along(3, LAYOUT))
+    at = row[None, None, None, :] * K + column[:, :, :, None]
+    if MASKED:
+        inside = ((column < K) & (part < end))[:, :, :, None]
+        values = gl.load(x + at, mask=inside, other=0.0)
     else:
         values = gl.load(x + at)
-    OPERAND: gl.constexpr = gl.DotOperandLayout(1, mma_layout(NW), 4)
-    return gl.convert_layout(gl.reshape(values, [32, M]), OPERAND)
+    OPERAND: gl.constexpr = gl.DotOperandLayout(1, mma_layout(KW, NW), 4)
+    return gl.convert_layout(gl.reshape(values, [KW, 32, M]), OPERAND)
 
 
-@gluon.jit
-def part_of(G: gl.constexpr, PARTS: gl.constexpr):
-    """First and last-but-one block of this program's part of the inner dimension."""
-    BLOCKS: gl.constexpr = (G + BLOCK - 1) // BLOCK
-    EACH: gl.constexpr = (BLOCKS + PARTS - 1) // PARTS
-    begin = gl.program_id(1) * EACH
-    return begin, gl.minimum(begin + EACH, BLOCKS)
+@gluon.constexpr_function
+def blocks_of_part(K, PARTS):
+    blocks = (K // 32 + 7) // 8
+    return (blocks + PARTS - 1) // PARTS
+
+
+@gluon.constexpr_function
+def needs_mask(N, K, BN, KW, PARTS):
+    """Whether some program would read beyond the matrix or its part of it."""
+    groups, each = K // 32, blocks_of_part(K, PARTS)
+    return N % BN != 0 or groups % 8 != 0 or each % KW != 0 or each * PARTS * 8 != groups
 
 
 @gluon.jit
 def products(
-    w, x, first, begin, end, FORMAT: gl.constexpr, N: gl.constexpr, K: gl.constexpr,
-    M: gl.constexpr, BN: gl.constexpr, NW: gl.constexpr, PDL: gl.constexpr,
+    w, x, first, part, FORMAT: gl.constexpr, N: gl.constexpr, K: gl.constexpr, M: gl.constexpr,
+    PARTS: gl.constexpr, BN: gl.constexpr, KW: gl.constexpr, NW: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
-    """float32 [BN, M]: rows of the matrix times the activations, over blocks begin … end-1."""
-    sums = gl.full([BN, M], 0.0, gl.float32, mma_layout(NW))
-    raw = load_block(w, first, begin, FORMAT, N, K, BN, NW)
+    """float32 [BN, M]: rows of the matrix times the activations, over a part of the inner dimension.
+
+    KW times NW warps: each KW-th block of the part is another warp's.
+    """
+    EACH: gl.constexpr = blocks_of_part(K, PARTS)
+    MASKED: gl.constexpr = needs_mask(N, K, BN, KW, PARTS)
+    begin = part * EACH
+    end = begin + EACH
+    sums = gl.full([KW, BN, M], 0.0, gl.float32, mma_layout(KW, NW))
+    raw = load_block(w, first, begin, end, FORMAT, N, K, BN, KW, NW, MASKED)
     wait(PDL)
-    for block in range(begin, end):
-        ahead = load_block(w, first, gl.minimum(block + 1, end - 1), FORMAT, N, K, BN, NW)
-        ready = codes_and_scales(raw, FORMAT, weight_layout(BN, NW))
+    for block in range(begin, end, KW):
+        # The last one is read twice: a step too many costs less than a question.
+        following = gl.minimum(block + KW, begin + (EACH - 1) // KW * KW)
+        ahead = load_block(w, first, following, end, FORMAT, N, K, BN, KW, NW, MASKED)
+        ready = codes_and_scales(raw, FORMAT, weight_layout(BN, KW, NW))
         for p in gl.static_range(8):
-            sums = mma_v2(plane(ready, p, FORMAT, BN, NW), activations(x, block, p, K, M, NW), sums)
+            values = activations(x, block, end, p, K, M, KW, NW, MASKED)
+            sums = mma_v2(plane(ready, p, FORMAT, BN, KW, NW), values, sums)
         raw = ahead
-    return sums
+    return gl.sum(sums, axis=0)
+
+
+@gluon.constexpr_function
+def sum_layout(KW, NW):
+    """Of what ``products`` returns."""
+    return gl.SliceLayout(0, mma_layout(KW, NW))
 
 
 @gluon.jit(do_not_specialize=["rows", "column"])
 def multiply(
     w, x, bias, y, stride, column, rows,
-    N: gl.constexpr, K: gl.constexpr, FORMAT: gl.constexpr, M: gl.constexpr,
-    OUT: gl.constexpr, PARTS: gl.constexpr, BIAS: gl.constexpr, BN: gl.constexpr,
+    N: gl.constexpr, K: gl.constexpr, FORMAT: gl.constexpr, M: gl.constexpr, OUT: gl.constexpr,
+    PARTS: gl.constexpr, BIAS: gl.constexpr, BN: gl.constexpr, KW: gl.constexpr,
     NW: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """y [PARTS · rows, stride] from ``column`` on: parts of the products, for the reader to sum.
 
     ``x`` has memory for ``M`` rows, of which ``rows`` are meant; ``OUT`` of the N outputs are.
     """
+    LAYOUT: gl.constexpr = sum_layout(KW, NW)
     let_next_start(PDL)
     first = gl.program_id(0) * BN
-    begin, end = part_of(K // 32, PARTS)
-    sums = products(w, x, first, begin, end, FORMAT, N, K, M, BN, NW, PDL)
-    row = gl.arange(0, M, layout=gl.SliceLayout(0, mma_layout(NW)))[None, :]
-    out = (first + gl.arange(0, BN, layout=gl.SliceLayout(1, mma_layout(NW))))[:, None]
+    part = gl.program_id(1)
+    sums = products(w, x, first, part, FORMAT, N, K, M, PARTS, BN, KW, NW, PDL)
+    row = gl.arange(0, M, layout=gl.SliceLayout(0, LAYOUT))[None, :]
+    out = (first + gl.arange(0, BN, layout=gl.SliceLayout(1, LAYOUT)))[:, None]
     if BIAS:
-        sums = sums + gl.load(bias + out, mask=(out < OUT) & (gl.program_id(1) == 0), other=0.0)
-    at = (gl.program_id(1) * rows + row) * stride + column + out
+        sums = sums + gl.load(bias + out, mask=(out < OUT) & (part == 0), other=0.0)
+    at = (part * rows + row) * stride + column + out
     gl.store(y + at, sums, mask=(out < OUT) & (row < rows))
 
 
@@ -233,32 +275,34 @@ def multiply(
 def multiply_gated(
     w_gate, w_up, x, y, scale,
     N: gl.constexpr, K: gl.constexpr, FORMAT: gl.constexpr, GELU: gl.constexpr, M: gl.constexpr,
-    BN: gl.constexpr, NW: gl.constexpr, PDL: gl.constexpr,
+    BN: gl.constexpr, KW: gl.constexpr, NW: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """y [M, N] float16 = activation(gate · x) times (up · x) times ``scale``."""
+    LAYOUT: gl.constexpr = sum_layout(KW, NW)
+    MASKED: gl.constexpr = needs_mask(N, K, BN, KW, 1)
+    END: gl.constexpr = blocks_of_part(K, 1)
     let_next_start(PDL)
     first = gl.program_id(0) * BN
-    end: gl.constexpr = (K // 32 + BLOCK - 1) // BLOCK
-    gate = gl.full([BN, M], 0.0, gl.float32, mma_layout(NW))
+    gate = gl.full([KW, BN, M], 0.0, gl.float32, mma_layout(KW, NW))
     up = gate
-    raw = load_block(w_gate, first, 0, FORMAT, N, K, BN, NW)
-    raw_up = load_block(w_up, first, 0, FORMAT, N, K, BN, NW)
+    raw = load_block(w_gate, first, 0, END, FORMAT, N, K, BN, KW, NW, MASKED)
+    raw_up = load_block(w_up, first, 0, END, FORMAT, N, K, BN, KW, NW, MASKED)
     wait(PDL)
-    for block in range(0, end):
-        following = gl.minimum(block + 1, end - 1)
-        ahead = load_block(w_gate, first, following, FORMAT, N, K, BN, NW)
-        ahead_up = load_block(w_up, first, following, FORMAT, N, K, BN, NW)
-        ready = codes_and_scales(raw, FORMAT, weight_layout(BN, NW))
-        ready_up = codes_and_scales(raw_up, FORMAT, weight_layout(BN, NW))
+    for block in range(0, END, KW):
+        following = gl.minimum(block + KW, (END - 1) // KW * KW)
+        ahead = load_block(w_gate, first, following, END, FORMAT, N, K, BN, KW, NW, MASKED)
+        ahead_up = load_block(w_up, first, following, END, FORMAT, N, K, BN, KW, NW, MASKED)
+        ready = codes_and_scales(raw, FORMAT, weight_layout(BN, KW, NW))
+        ready_up = codes_and_scales(raw_up, FORMAT, weight_layout(BN, KW, NW))
         for p in gl.static_range(8):
-            values = activations(x, block, p, K, M, NW)
-            gate = mma_v2(plane(ready, p, FORMAT, BN, NW), values, gate)
-            up = mma_v2(plane(ready_up, p, FORMAT, BN, NW), values, up)
+            values = activations(x, block, END, p, K, M, KW, NW, MASKED)
+            gate = mma_v2(plane(ready, p, FORMAT, BN, KW, NW), values, gate)
+            up = mma_v2(plane(ready_up, p, FORMAT, BN, KW, NW), values, up)
         raw = ahead
         raw_up = ahead_up
-    row = gl.arange(0, M, layout=gl.SliceLayout(0, mma_layout(NW)))[None, :]
-    out = (first + gl.arange(0, BN, layout=gl.SliceLayout(1, mma_layout(NW))))[:, None]
-    result = activated(gate, GELU) * up * scale
+    row = gl.arange(0, M, layout=gl.SliceLayout(0, LAYOUT))[None, :]
+    out = (first + gl.arange(0, BN, layout=gl.SliceLayout(1, LAYOUT)))[:, None]
+    result = activated(gl.sum(gate, axis=0), GELU) * gl.sum(up, axis=0) * scale
     gl.store(y + row * N + out, result.to(gl.float16), mask=(out < N) & (row >= 0))
 
 
@@ -266,22 +310,22 @@ def multiply_gated(
 def multiply_scores(
     w, x, logits, peaks, rows,
     N: gl.constexpr, K: gl.constexpr, VOCAB: gl.constexpr, FORMAT: gl.constexpr,
-    SOFTCAP: gl.constexpr, M: gl.constexpr, BN: gl.constexpr, NW: gl.constexpr,
-    PDL: gl.constexpr,
+    SOFTCAP: gl.constexpr, M: gl.constexpr, BN: gl.constexpr, KW: gl.constexpr,
+    NW: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """Logits [rows, VOCAB] and the largest of each 16 of them; see ``one_row.score``."""
+    LAYOUT: gl.constexpr = sum_layout(KW, NW)
     let_next_start(PDL)
     first = gl.program_id(0) * BN
-    end: gl.constexpr = (K // 32 + BLOCK - 1) // BLOCK
-    sums = products(w, x, first, 0, end, FORMAT, N, K, M, BN, NW, PDL)
+    sums = products(w, x, first, 0, FORMAT, N, K, M, 1, BN, KW, NW, PDL)
     if SOFTCAP > 0.0:
         sums = SOFTCAP * (1.0 - 2.0 / (1.0 + gl.exp(sums * (2.0 / SOFTCAP))))
-    row = gl.arange(0, M, layout=gl.SliceLayout(0, mma_layout(NW)))[None, :]
-    out = (first + gl.arange(0, BN, layout=gl.SliceLayout(1, mma_layout(NW))))[:, None]
+    row = gl.arange(0, M, layout=gl.SliceLayout(0, LAYOUT))[None, :]
+    out = (first + gl.arange(0, BN, layout=gl.SliceLayout(1, LAYOUT)))[:, None]
     gl.store(logits + row * VOCAB + out, sums, mask=(out < VOCAB) & (row < rows))
     sums = gl.where(sums == sums, sums, float("inf"))
     sums = gl.where(out < VOCAB, sums, float("-inf"))
-    RUNS: gl.constexpr = gl.BlockedLayout([1, 1], [1, 32], [NW, 1], [1, 0])
+    RUNS: gl.constexpr = gl.BlockedLayout([1, 1], [1, 32], [KW * NW, 1], [1, 0])
     most = gl.convert_layout(gl.max(gl.reshape(sums, [BN // 16, 16, M]), axis=1), RUNS)
     run = first // 16 + gl.arange(0, BN // 16, layout=gl.SliceLayout(1, RUNS))[:, None]
     row = gl.arange(0, M, layout=gl.SliceLayout(0, RUNS))[None, :]
@@ -309,11 +353,13 @@ def dequantise(
     BN: gl.constexpr, NW: gl.constexpr,
 ):  # fmt: skip
     """y [ROWS, K] float16: grid of rows / BN and blocks of 256 weights."""
+    LAYOUT: gl.constexpr = weight_layout(BN, 1, NW)
+    OFFSET: gl.constexpr = code_offset(FORMAT)
     first = gl.program_id(0) * BN
     block = gl.program_id(1)
-    raw = load_block(w, first, block, FORMAT, N, K, BN, NW)
-    low, top, scale, second, less = codes_and_scales(raw, FORMAT, weight_layout(BN, NW))
-    OFFSET: gl.constexpr = code_offset(FORMAT)
+    MASKED: gl.constexpr = N % BN != 0 or (K // 32) % 8 != 0
+    raw = load_block(w, first, block, block + 1, FORMAT, N, K, BN, 1, NW, MASKED)
+    low, top, scale, second, less = codes_and_scales(raw, FORMAT, LAYOUT)
     a = gl.join(
         half_of_byte(low, scale, less, 0, OFFSET), half_of_byte(low, scale, less, 2, OFFSET)
     )
@@ -326,8 +372,8 @@ def dequantise(
     d = gl.join(
         half_of_byte(top, second, less, 1, OFFSET), half_of_byte(top, second, less, 3, OFFSET)
     )
-    both = gl.join(gl.join(a, b), gl.join(c, d))  # [BN, groups, word, 2, 1, half]
-    ordered = gl.reshape(gl.permute(both, [0, 1, 5, 3, 4, 2]), [BN, BLOCK * 32])
+    both = gl.join(gl.join(a, b), gl.join(c, d))  # [1, BN, groups, word, 2, 1, half]
+    ordered = gl.reshape(gl.permute(both, [0, 1, 2, 6, 4, 5, 3]), [BN, BLOCK * 32])
     OUT: gl.constexpr = gl.BlockedLayout([1, 8], [1, 32], [NW, 1], [1, 0])
     ordered = gl.convert_layout(ordered, OUT)
     row = (first + gl.arange(0, BN, layout=gl.SliceLayout(1, OUT)))[:, None]

@@ -234,3 +234,14 @@ def join(
     gl.store(h + row, v)
     gl.store(y_squares + program, gl.sum(v * v, axis=0))
     emit(v * weight, program, y, yf, N, INTS, FLOATS, LAYOUT)
+
+
+@gluon.jit
+def pack(x, y, yf, N: gl.constexpr, INTS: gl.constexpr, FLOATS: gl.constexpr, PDL: gl.constexpr):
+    """A plain vector as what the next matrix is multiplied with."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
+    program = gl.program_id(0)
+    let_next_start(PDL)
+    wait(PDL)
+    v = gl.load(x + program * OUTPUTS + gl.arange(0, OUTPUTS, layout=LAYOUT)).to(gl.float32)
+    emit(v, program, y, yf, N, INTS, FLOATS, LAYOUT)

@@ -1,0 +1,89 @@
+"""How matrices are cut into programs: measured choices, by the matrix's shape and type alone."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+
+from lhama.backends.pytorch.cuda.matrix import Matrix
+
+REGISTERS: Final = 72
+"""Of a lane, for weights that are fetched before the kernel before has ended."""
+WARPS: Final = 132 * 16
+"""Warps that keep a large card busy: what a matrix is cut up for."""
+MOST_PARTS: Final = 8
+"""Parts of a matrix's inner dimension, at most."""
+
+
+class Rows(NamedTuple):
+    """One vector times a matrix: 16 rows a program."""
+
+    rows: int
+    """Of a warp."""
+    warps: int
+    ahead: int
+    """Tiles fetched ahead."""
+    ahead_up: int = 0
+    """Of the second matrix, where two are multiplied at once."""
+
+
+class Tile(NamedTuple):
+    """Several vectors times a matrix: a program's rows, and warps that share blocks and rows."""
+
+    rows: int
+    block_warps: int
+    row_warps: int
+
+    @property
+    def warps(self) -> int:
+        return self.block_warps * self.row_warps
+
+
+_TILES: Final = (Tile(64, 2, 4), Tile(32, 4, 2), Tile(16, 4, 1))
+_GATED_TILES: Final = (Tile(64, 1, 4), Tile(32, 2, 2), Tile(16, 4, 1))
+"""Two matrices at once leave registers for half the warps."""
+
+
+def one(matrix: Matrix) -> Rows:
+    """For one vector."""
+    words, tiles = _tile(matrix)
+    rows, warps = (4, 4) if matrix.columns <= 4096 else (2, 8)
+    return Rows(rows, warps, min(tiles, max(1, REGISTERS // (rows * words))))
+
+
+def one_gated(matrix: Matrix) -> Rows:
+    """For one vector and two such matrices."""
+    words, tiles = _tile(matrix)
+    rows, warps = (4, 4) if matrix.columns > 2048 else (2, 8)
+    room = REGISTERS // (rows * words)
+    ahead = min(tiles, max(1, room))
+    return Rows(rows, warps, ahead, max(0, min(tiles, room - ahead)))
+
+
+def _tile(matrix: Matrix) -> tuple[int, int]:
+    """Registers a lane needs for a row's tile, and tiles in a row."""
+    if matrix.form is None:
+        per_tile = 128 if matrix.data.dtype == torch.float32 else 256
+        return 4, -(-matrix.columns // per_tile)
+    words = {4: 4, 5: 5, 6: 6, 8: 8}[matrix.form.bits]
+    return words, -(-matrix.columns // 1024)
+
+
+def several(matrix: Matrix) -> Tile:
+    """For several vectors: the largest tile that leaves enough programs."""
+    return next((tile for tile in _TILES if matrix.rows >= 128 * tile.rows), _TILES[-1])
+
+
+def several_gated(matrix: Matrix) -> Tile:
+    """For several vectors and two such matrices."""
+    tiles = _GATED_TILES
+    return next((tile for tile in tiles if matrix.rows >= 128 * tile.rows), tiles[-1])
+
+
+def parts_of(matrix: Matrix) -> int:
+    """Parts the inner dimension is cut into, whatever the number of vectors: sums stay the same."""
+    tile = several(matrix)
+    warps = -(-matrix.rows // tile.rows) * tile.warps
+    blocks = -(-matrix.columns // 256)
+    return max(1, min(blocks // tile.block_warps, MOST_PARTS, -(-WARPS // warps)))
