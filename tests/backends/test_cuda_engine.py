@@ -3,9 +3,13 @@ stays the row's."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 
+import gluon_on_numpy
 import pytest
 import torch
 from cuda_on_numpy import engine_of
@@ -14,7 +18,7 @@ from quantised_models import quantised
 
 from lhama.backends import devices
 from lhama.backends.pytorch.cuda.engine import CudaEngine
-from lhama.backends.pytorch.cuda.steps import Sizes
+from lhama.backends.pytorch.cuda.steps import Kind, Sizes, Steps
 from lhama.backends.pytorch.engine import PyTorchEngine
 from lhama.backends.pytorch.loader import load
 from lhama.plugins.backend import (
@@ -240,6 +244,53 @@ def test_too_much_is_refused_and_hurts_nobody(step: Stepper) -> None:
     with pytest.raises(BackendError, match="beyond the context"):
         step(Row(0, 1, 190, (5,) * 5), admits=[admit(0)])
     assert not step(Row(0, 1, 0, text(0, 5)), admits=[admit(0)])[0].error
+
+
+def test_plans_may_have_no_rows(step: Stepper) -> None:
+    assert not step(kv=(Trim(0, 0),))
+    assert not step(kv=(Trim(0, 0),))
+    assert not step(Row(0, 1, 0, text(0, 5)), admits=[admit(0)])[0].error
+
+
+@pytest.mark.parametrize("slots", [1, 4, 20])
+def test_warming_launches_whatever_steps_launch(
+    tmp_path: Path, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that is compiled and loaded while a graph is recorded would spoil the recording."""
+    engine = engine_of(quantised(tmp_path / "model.gguf", "llama", MIXED), slots=slots)
+    launched: set[object] = set()
+    monkeypatch.setattr(
+        gluon_on_numpy.Kernel, "__getitem__", lambda kernel, grid: partial(note, launched, kernel)
+    )
+    steps = engine._steps
+    with torch.inference_mode():
+        steps.warm()
+        warmed = launched.copy()
+        for kind in kinds_of(steps):
+            steps.run(kind)
+    engine.close()
+    assert launched == warmed
+
+
+def kinds_of(steps: Steps) -> set[Kind]:
+    """Of all steps with up to 100 tokens of prompts."""
+    slots = steps.sizes.slots
+    found = {steps.kind(single, 0, 0, 100, penalised=True) for single in range(1, slots + 1)}
+    for single, chunk in product(range(slots), range(1, 101, 9)):
+        for ending in range(min(slots - single, chunk) + 1):
+            found.add(steps.kind(single, chunk, ending, 0, penalised=True))
+    return found
+
+
+def note(launched: set[object], kernel: gluon_on_numpy.Kernel, *given: object, **_: object) -> None:
+    """Of a launch what its compiled form depends on."""
+    parameters = inspect.signature(kernel.fn).parameters.items()
+    fixed = [
+        value
+        for (_, parameter), value in zip(parameters, given, strict=True)
+        if "constexpr" in str(parameter.annotation)
+    ]
+    launched.add((kernel.fn.__name__, *fixed))
 
 
 def test_steps_are_of_few_kinds() -> None:

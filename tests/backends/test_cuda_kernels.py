@@ -153,6 +153,8 @@ class Case:
     window: int = 0
     softcap: float = 0.0
     norm: bool = False
+    strength: float = 1.0
+    """Of queries and keys: scores far apart must not become infinite shares."""
 
 
 CASES = (
@@ -162,6 +164,7 @@ CASES = (
     Case(9, 1, 64, 64, (129,), window=100),
     Case(4, 1, 256, 256, (150, 64, 20), window=100),
     Case(4, 2, 128, 128, (700, 1100)),
+    Case(4, 2, 64, 64, (129, 65, 300), strength=12.0),
 )
 PAGES = 18
 
@@ -176,6 +179,7 @@ class Scene:
         self.cos, self.sin = torch.randn(2, PAGES * 64, case.rotated // 2)
         self.q_norm, self.k_norm = torch.rand(2, dim) + 0.5
         self.qkv = torch.randn(rows, (case.heads + 2 * case.kv_heads) * dim)
+        self.qkv[:, : (case.heads + case.kv_heads) * dim] *= case.strength
         lines = torch.full((2, rows * PAGES, case.kv_heads, 64, dim), torch.nan).half()
         self.keys, self.values = lines
         self.tables = torch.randperm(rows * PAGES).view(rows, PAGES).int()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ import platformdirs
 WORTH_A_PROCESS: Final = 3
 """Kernels that one process compiles, at least: it takes seconds to start."""
 MOST: Final = 16
+MODULES: Final = ("asm", "dot", "one_row", "many_rows", "attention", "prompts", "sampling")
+"""Of kernels; each calls only those before it."""
 
 
 def use_cache_folder() -> Path:
@@ -46,6 +49,7 @@ def compile_ahead(run: Callable[[], None], report: Callable[[str], None]) -> int
 
     ``run`` is called once, with launches that do nothing.
     """
+    _fix_keys()
     wanted = _gather(run)
     known = use_cache_folder() / "lhama-known"
     missing = [one for one in wanted if not (known / one.stamp).exists()]
@@ -57,6 +61,20 @@ def compile_ahead(run: Callable[[], None], report: Callable[[str], None]) -> int
     for one in missing:  # the few that are left are compiled when they are launched
         (known / one.stamp).touch()
     return len(missing)
+
+
+def _fix_keys() -> None:
+    """Ask for the keys of all kernels in one order, so that all processes find the same ones.
+
+    Triton's key of a function that calls others depends on whether theirs were asked for before.
+    """
+    from triton.runtime.jit import JITCallable
+
+    package = f"{__package__}.kernels"
+    for name in MODULES:
+        for one in vars(import_module(f"{package}.{name}")).values():
+            if isinstance(one, JITCallable):
+                assert one.cache_key
 
 
 def _gather(run: Callable[[], None]) -> list[Wanted]:
@@ -116,11 +134,10 @@ class _NoCard:
 
 
 def main() -> None:
-    from importlib import import_module
-
     from triton.runtime import driver
 
     driver.set_active(_NoCard(int(sys.argv[1])))
+    _fix_keys()
     for module, name, data in json.load(sys.stdin):
         getattr(import_module(module), name).preload(data)
 

@@ -57,7 +57,7 @@ class Stager:
     def _going_on(self, rows: Sequence[Row], ring: int) -> Staged | None:
         """The last step's rows, each a token further."""
         last = self._last
-        if last is None or len(rows) != len(last.rows):
+        if last is None or not rows or len(rows) != len(last.rows):
             return None
         for row, before in zip(rows, last.rows, strict=True):
             if row.slot != before.slot or row.epoch != before.epoch or len(row.tokens) > 1:

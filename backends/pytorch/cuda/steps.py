@@ -153,10 +153,12 @@ class Steps:
         for rows in sorted({sizes.row_bucket(n) for n in range(1, sizes.slots + 1)}, reverse=True):
             for penalised in (False, True):
                 self._run(Kind(rows, 0, rows, 1, penalised))
-        sampled = min(SMALLEST, sizes.most_rows)
+        ends = {min(SMALLEST << shift, sizes.most_rows) for shift in range(4)}
         for chunk in (2 * FEW, FEW, SHORTEST):
             if chunk <= sizes.token_bucket(sizes.batch_tokens):
-                self._run(Kind(0, chunk, sampled, 1, False))
+                self._run(Kind(0, chunk, min(ends), 1, False))
+        for rows in ends:  # some of these only come when prompts end beside rows that go on
+            self._run(Kind(0, SHORTEST, rows, 1, False))
 
     # ------------------------------------------------------------------------------------ kernels
 
@@ -210,6 +212,7 @@ class Steps:
     def _captured(self, run: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """Record ``run`` on a stream of its own; nothing is executed and nobody waits."""
         graph = torch.cuda.CUDAGraph()
+        torch.cuda.current_blas_handle()  # a thread's first may not be made while it records
         current, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(current)
         with torch.cuda.stream(side):

@@ -10,6 +10,8 @@ from lhama.backends.pytorch.cuda.matrix import Matrix
 
 REGISTERS: Final = 72
 """Of a lane, for weights that are fetched before the kernel before has ended."""
+SHORT: Final = 8
+"""Tiles of a row that can all be fetched ahead."""
 WARPS: Final = 132 * 16
 """Warps that keep a large card busy: what a matrix is cut up for."""
 MOST_PARTS: Final = 8
@@ -48,17 +50,24 @@ _GATED_TILES: Final = (Tile(64, 1, 4), Tile(32, 2, 2), Tile(16, 4, 1))
 def one(matrix: Matrix) -> Rows:
     """For one vector."""
     words, tiles = _tile(matrix)
+    if matrix.form is None and tiles <= SHORT:
+        return Rows(1, 16, tiles)
     rows, warps = (4, 4) if matrix.columns <= 4096 else (2, 8)
-    return Rows(rows, warps, min(tiles, max(1, REGISTERS // (rows * words))))
+    room = max(1, REGISTERS // (rows * words))
+    if matrix.form and tiles > SHORT:
+        room = min(room, 4)  # more than that only delays the first products of a long row
+    return Rows(rows, warps, min(tiles, room))
 
 
 def one_gated(matrix: Matrix) -> Rows:
     """For one vector and two such matrices."""
     words, tiles = _tile(matrix)
-    rows, warps = (4, 4) if matrix.columns > 2048 else (2, 8)
-    room = REGISTERS // (rows * words)
-    ahead = min(tiles, max(1, room))
-    return Rows(rows, warps, ahead, max(0, min(tiles, room - ahead)))
+    if matrix.columns > 1024:
+        # The first matrix alone; of floats more than is kept of codes.
+        room = SHORT if matrix.form is None else max(1, REGISTERS // (4 * words))
+        return Rows(4, 4, min(tiles, room))
+    ahead = min(tiles, max(1, REGISTERS // (2 * words)))
+    return Rows(2, 8, ahead, min(tiles, REGISTERS // (2 * words) - ahead))
 
 
 def _tile(matrix: Matrix) -> tuple[int, int]:

@@ -405,10 +405,9 @@ def attend(
             highest = above
 
         # The warps' shares, and on split 0 the new position's, become one.
-        own = gl.where(split == 0, 1.0, 0.0)
-        top = gl.max(highest, axis=0)
-        top = gl.where(split == 0, gl.maximum(top, new_score), top)
-        new_share = gl.exp(new_score - top) * own
+        new_score = gl.where(split == 0, new_score, float("-inf"))
+        top = gl.maximum(gl.max(highest, axis=0), new_score)
+        new_share = gl.exp(new_score - top)
         fade = gl.exp(highest - top[None, :])
         whole = gl.sum(total * fade, axis=0) + new_share
         head = gl.arange(0, 16, layout=BY_HEAD)
