@@ -33,7 +33,7 @@ class Decoder:
         self._softcap = shape.logit_softcap
         self._head = Head.load(weights, shape.vocab, shape.width, shape.norm_eps)
         self._blocks = [Block(shape, traits, weights, f"blk.{i}") for i in range(shape.layers)]
-        self._rope, self._local_rope = ropes(shape, weights, context, device)
+        self._rope, self._local_rope = ropes(shape, weights.vector, context, device)
 
     def forward(self, batch: Batch, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
         """Hidden states [tokens, width], float32, before the last norm; fills the cache."""

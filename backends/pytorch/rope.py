@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
 from lhama.backends.pytorch.hyperparameters import Hyperparameters, Yarn
-from lhama.backends.pytorch.weights import Weights
+
+Find = Callable[[str, int], torch.Tensor | None]
+"""A vector of a file, float32, by name and size; ``None`` if there is none of that name."""
 
 
 class Rope:
@@ -62,24 +65,25 @@ def _slowness(dims: int, base: float, yarn: Yarn) -> torch.Tensor:
 
 
 def ropes(
-    shape: Hyperparameters, weights: Weights, context: int, device: torch.device
+    shape: Hyperparameters, find: Find, context: int, device: torch.device
 ) -> tuple[Rope, Rope]:
     """For layers that see everything, and for those with a window."""
+    factors = _factors(shape, find, context)
     rope = Rope(
-        shape.rotated, context, shape.rope_base, device, shape.rope_scale,
-        _factors(shape, weights, context), magnitude=shape.rope_magnitude, yarn=shape.yarn,
+        shape.rotated, context, shape.rope_base, device, shape.rope_scale, factors,
+        magnitude=shape.rope_magnitude, yarn=shape.yarn,
     )  # fmt: skip
     if not shape.window_rope_base:
         return rope, rope
     return rope, Rope(shape.rotated, context, shape.window_rope_base, device)
 
 
-def _factors(shape: Hyperparameters, weights: Weights, context: int) -> torch.Tensor | None:
+def _factors(shape: Hyperparameters, find: Find, context: int) -> torch.Tensor | None:
     """Llama 3's, or Phi's: another set for contexts beyond the trained one."""
     kind = "long" if context > shape.rope_context else "short"
     for name in ("rope_freqs.weight", f"rope_factors_{kind}.weight"):
-        if name in weights:
-            return weights.take(name, shape.rotated // 2, dtype=torch.float32)
+        if (factors := find(name, shape.rotated // 2)) is not None:
+            return factors
     return None
 
 

@@ -68,6 +68,10 @@ class Weights:
         self._loaded(tensor.nbytes)
         return values.to(self._device, dtype or self._dtype)
 
+    def vector(self, name: str, size: int) -> torch.Tensor | None:
+        """A vector in float32; ``None`` if the file has none of that name."""
+        return self.take(name, size, dtype=torch.float32) if name in self else None
+
     def _dequantise(self, tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         """Float32 values by ggml's tables, which ``gguf.quants`` has."""
         if tensor.offset + tensor.nbytes > len(self._map):

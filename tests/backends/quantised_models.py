@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,8 +52,15 @@ def blocks(
     return made.reshape(rows, -1)
 
 
-def quantised(path: Path, family: str, types: Mapping[str, str], layers: int = 2) -> Path:
-    """Write a model; ``types`` by the part of a tensor's name, ``""`` for all others."""
+def quantised(
+    path: Path,
+    family: str,
+    types: Mapping[str, str],
+    layers: int = 2,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a model; ``types`` by the part of a tensor's name, ``""`` for all others. Keys of
+    ``metadata`` are the architecture's."""
     numbers = np.random.default_rng(0)
     own = {
         "block_count": layers,
@@ -64,7 +72,8 @@ def quantised(path: Path, family: str, types: Mapping[str, str], layers: int = 2
         "attention.key_length": HEAD_DIM,
         "attention.value_length": HEAD_DIM,
         "attention.layer_norm_rms_epsilon": 1e-5,
-        **({"attention.sliding_window": 16} if family == "gemma3" else {}),
+        **({"attention.sliding_window": 16} if "gemma" in family else {}),
+        **(metadata or {}),
     }
     queries, keys = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
     matrices = {
@@ -77,7 +86,7 @@ def quantised(path: Path, family: str, types: Mapping[str, str], layers: int = 2
         "ffn_down": (HIDDEN, WIDTH),
     }
     vectors = {"attn_norm": WIDTH, "ffn_norm": WIDTH}
-    if family == "gemma3":
+    if "gemma" in family:
         vectors |= {"post_attention_norm": WIDTH, "post_ffw_norm": WIDTH}
     if family in ("gemma3", "qwen3"):
         vectors |= {"attn_q_norm": HEAD_DIM, "attn_k_norm": HEAD_DIM}

@@ -41,6 +41,17 @@ MIXED = {"": "Q4_K", "attn_v": "Q6_K", "ffn_down": "Q6_K", "output.weight": "Q6_
 GEMMA = {"": "Q5_0", "attn_v": "Q8_0", "attn_output": "Q4_K", "token_embd": "Q8_0"}
 
 
+BENT = {
+    "gemma2": {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+    "llama-yarn": {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": 4.0,
+        "rope.scaling.original_context_length": 512,
+    },
+}
+"""What the header says beyond the plain, so that it shows in the logits."""
+
+
 def text(seed: int, length: int) -> tuple[int, ...]:
     return tuple((seed * 31 + 17 * at) % (VOCAB - 3) + 3 for at in range(length))
 
@@ -114,13 +125,17 @@ def error(found: torch.Tensor, wanted: torch.Tensor) -> float:
         ("gemma3", GEMMA, "f16", 0.02, 0.01),
         ("qwen2", {"": "Q8_0"}, "q8_0", 0.05, 0.03),
         ("qwen3", {"": "BF16"}, "f16", 0.02, 0.02),
+        ("gemma2", GEMMA, "f16", 0.02, 0.01),
+        ("llama-yarn", MIXED, "f16", 0.04, 0.02),
     ],
 )
 def test_logits_are_the_plain_engines(
     tmp_path: Path, family: str, types: dict[str, str], kv_type: str, single: float, several: float
 ) -> None:
     """Long and short chunks, one row, several rows, and all of it mixed."""
-    path = quantised(tmp_path / "model.gguf", family, types)
+    path = quantised(
+        tmp_path / "model.gguf", family.partition("-")[0], types, metadata=BENT.get(family)
+    )
     texts = [text(1, 80), text(2, 20), text(3, 9)]
     wanted = wanted_logits(path, texts)
     engine = engine_of(path, kv_type=kv_type)

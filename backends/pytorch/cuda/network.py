@@ -12,7 +12,7 @@ from lhama.backends.pytorch.cuda.reader import Reader
 from lhama.backends.pytorch.families import traits_of
 from lhama.backends.pytorch.families.family import Traits
 from lhama.backends.pytorch.hyperparameters import Hyperparameters
-from lhama.backends.pytorch.rope import Rope
+from lhama.backends.pytorch.rope import Rope, ropes
 from lhama.plugins.backend import UnsupportedModel
 from lhama.plugins.gguf import GGUF, Tensor
 
@@ -88,13 +88,7 @@ class Loader:
         head = embedding
         if "output.weight" in self._header.tensors:
             head = self._matrix(("output.weight",), (shape.vocab,), shape.width)
-        factors = self._optional("rope_freqs.weight", shape.head_dim // 2)
-        rope = Rope(
-            shape.head_dim, context, shape.rope_base, self._device, shape.rope_scale, factors
-        )
-        local_rope = rope
-        if any(shape.window_pattern) and shape.window_rope_base:
-            local_rope = Rope(shape.head_dim, context, shape.window_rope_base, self._device)
+        rope, local_rope = ropes(shape, self._optional, context, self._device)
         norm = self._vector("output_norm.weight", shape.width)
         return Network(shape, traits, embedding, blocks, norm, head, rope, local_rope)
 

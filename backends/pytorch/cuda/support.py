@@ -83,8 +83,6 @@ def refusal(
         return "no kernel mixes experts"
     if traits_of(shape).fused or shape.rotated != shape.head_dim:
         return "no kernel takes its fused matrices"
-    if shape.yarn is not None or shape.rope_magnitude != 1.0:
-        return "no kernel stretches positions by frequency"
     if shape.head_dim % 32 or shape.head_dim > 256:
         return f"heads of {shape.head_dim} dimensions"
     if shape.hidden % 32 or shape.width % 32:

@@ -31,7 +31,7 @@ class GemmaEmbedding:
         self._tokens = weights.take("token_embd.weight", shape.vocab, width)
         self._blocks = [Block(shape, traits, weights, f"blk.{i}") for i in range(shape.layers)]
         self._norm = RMSNorm.load(weights, "output_norm", width, shape.norm_eps)
-        self._rope, self._local_rope = ropes(shape, weights, context, device)
+        self._rope, self._local_rope = ropes(shape, weights.vector, context, device)
         self._dense: list[Linear] = []
         for name in ("dense_2", "dense_3"):
             if f"{name}.weight" in weights:
