@@ -151,6 +151,8 @@ def discover(settings: Settings) -> Registry:
     for report in registry.reports:
         if report.state == "failed":
             log.warning("plugin failed", plugin=report.name, error=report.error)
+        for text in report.warnings:
+            log.warning("plugin", plugin=report.name, warning=text)
     return registry
 
 

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from lhama.plugins.text import TextEngine
 
 API_VERSION = 1
-"""Version of this contract. The core refuses a backend built for another one, in words."""
+"""Version of this contract: it goes up when an old backend would not do any more. What is added with
+a default, or may be left out, changes nothing."""
+
+OLDEST_API_VERSION = 1
+"""Versions from here on are still spoken, and those below ``API_VERSION`` warned of. The core refuses
+a backend built for any other, in words."""
 
 DROPPED = -1
 """In the ``tokens`` of ``compute_current``: this row's sequence has ended, compute nothing for it."""

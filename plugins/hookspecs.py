@@ -19,6 +19,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a plugin's implementation of a hook."""
 
 
+class LhamaDeprecation(DeprecationWarning):
+    """A hook, or an argument of one, that will go: given to ``hookspec(warn_on_impl=…)`` or
+    ``warn_on_impl_args`` a release before it does. Plugins that use it are shown with the text."""
+
+
 @hookspec
 def lhama_register_backends(register: Callable[[Backend], None]) -> None:
     """Register one or more backends by calling ``register`` with each.

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from collections.abc import Collection
+import time
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint
 from typing import Any, Final, NamedTuple
 
 import pluggy
 
-from lhama.plugins import hookspecs
-from lhama.plugins.backend import API_VERSION
+from lhama.plugins import hookspecs, trial
+from lhama.plugins.backend import API_VERSION, OLDEST_API_VERSION
+from lhama.plugins.hookspecs import LhamaDeprecation
 from lhama.plugins.registry import PluginReport, Registry
 
 BLOCK_ALL = "*"
 """In ``blocked``: every plugin that does not come with lhama itself."""
+
+SLOW_SECONDS = 1.0
+"""Plugins that take longer to load are told of: every start of lhama waits for them."""
 
 
 class Kind(NamedTuple):
@@ -53,14 +61,21 @@ class PluginManager:
         """By kind and name."""
         self._owners: dict[tuple[Kind, str], str] = {}
         self._reports: dict[str, PluginReport] = {}
+        self._warnings: list[str] = []
+        """Of the plugin that is being loaded."""
 
-    def discover(self, blocked: Collection[str] = ()) -> Registry:
+    def discover(self, blocked: Collection[str] = (), *, tried: bool = False) -> Registry:
         """Load the entry points of group ``lhama`` one by one, those in ``blocked`` not at all.
 
-        Call once. Never raises for a plugin's sake: failures are in ``Registry.reports``.
+        Those of other distributions are loaded in processes of their own first, unless the daemon
+        has ``tried`` them. Call once. Never raises for a plugin's sake: failures are in
+        ``Registry.reports``.
         """
-        for point in _entry_points():
-            self._admit(point, blocked)
+        points = _entry_points()
+        foreign = [p for p in points if _is_foreign(p) and not _is_blocked(p, blocked)]
+        verdicts = {} if tried else trial.verdicts(foreign)
+        for point in points:
+            self._admit(point, blocked, verdicts.get(point, ""))
         return Registry(
             backends=self._offers[BACKEND],
             reports=tuple(self._reports.values()),
@@ -68,31 +83,64 @@ class PluginManager:
             converters=self._offers[CONVERTER],
         )
 
-    def _admit(self, point: importlib.metadata.EntryPoint, blocked: Collection[str]) -> None:
+    def load(self, point: EntryPoint) -> None:
+        """Load one plugin and have it register what it brings. Raises whatever it raises."""
+        self._register(point.name, point.load())
+
+    def _admit(self, point: EntryPoint, blocked: Collection[str], verdict: str) -> None:
         distribution, version = _origin(point)
         name = point.name
         if name in self._reports:  # another distribution's plugin of the same name
             name = f"{point.name} ({distribution})"
-        if point.name in blocked or (BLOCK_ALL in blocked and distribution != hookspecs.PROJECT):
+        if _is_blocked(point, blocked):
             self._reports[name] = PluginReport(name, version, distribution, "blocked")
             return
+        self._warnings = []
+        began = time.monotonic()
         try:
+            if verdict:
+                raise BadPlugin(verdict)
             if name != point.name:
                 taken_by = self._reports[point.name].distribution
                 raise BadPlugin(f"the plugin name '{point.name}' is taken by {taken_by}")
-            offers = self._register(name, point.load())
+            with self._listening():
+                offers = self._register(name, point.load())
         # SystemExit too: a module that exits at import must not take the daemon along.
         except (Exception, SystemExit) as error:
             self._reports[name] = PluginReport(
                 name, version, distribution, "failed", error=_in_words(error)
             )
             return
+        if (seconds := time.monotonic() - began) > SLOW_SECONDS:
+            self._warnings.append(f"it takes {seconds:.1f} s to load, at every start of lhama")
         for kind, offer in offers:
             self._offers[kind][offer.name] = offer
             self._owners[kind, offer.name] = name
         backends = tuple(offer.name for kind, offer in offers if kind is BACKEND)
         tools = tuple(offer.name for kind, offer in offers if kind is not BACKEND)
-        self._reports[name] = PluginReport(name, version, distribution, "loaded", backends, tools)
+        self._reports[name] = PluginReport(
+            name,
+            version,
+            distribution,
+            "loaded",
+            backends,
+            tools,
+            warnings=tuple(self._warnings),
+        )
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Keep our own deprecations for the report; other warnings go where they would have."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", LhamaDeprecation)
+            yield
+        for warning in caught:
+            if issubclass(warning.category, LhamaDeprecation):
+                self._warnings.append(str(warning.message))
+            else:
+                warnings.warn_explicit(
+                    warning.message, warning.category, warning.filename, warning.lineno
+                )
 
     def _register(self, name: str, plugin: object) -> list[tuple[Kind, Any]]:
         """Let one plugin call ``register`` and return what it registered, all checked.
@@ -136,12 +184,17 @@ class PluginManager:
         if not isinstance(name, str) or not name:
             raise BadPlugin(f"{type(offer).__name__} has no name: it is no {noun.capitalize()}")
         version = getattr(offer, "api_version", None)
-        if version != API_VERSION:
+        if not isinstance(version, int) or not OLDEST_API_VERSION <= version <= API_VERSION:
             newer = isinstance(version, int) and version > API_VERSION
             raise BadPlugin(
                 f"{noun} '{name}' was written for version {version} of the plugin contract and "
                 f"this lhama speaks version {API_VERSION}: "
                 f"update {'lhama' if newer else 'the plugin'}"
+            )
+        if version < API_VERSION:
+            self._warnings.append(
+                f"{noun} '{name}' was written for version {version} of the plugin contract, which a "
+                f"later lhama will not speak: update the plugin to version {API_VERSION}"
             )
         missing = [m for m in kind.methods if not callable(getattr(offer, m, None))]
         if missing:
@@ -157,17 +210,30 @@ def discover(blocked: Collection[str] = ()) -> Registry:
     return PluginManager().discover(blocked)
 
 
-def _entry_points() -> list[importlib.metadata.EntryPoint]:
+def entry_point(name: str, value: str) -> EntryPoint:
+    """As an installed distribution has it."""
+    return EntryPoint(name, value, hookspecs.PROJECT)
+
+
+def _is_foreign(point: EntryPoint) -> bool:
+    return _origin(point)[0] != hookspecs.PROJECT
+
+
+def _is_blocked(point: EntryPoint, blocked: Collection[str]) -> bool:
+    return point.name in blocked or (BLOCK_ALL in blocked and _is_foreign(point))
+
+
+def _entry_points() -> list[EntryPoint]:
     """lhama's own plugins first, then by distribution and name: the same order everywhere."""
 
-    def order(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
+    def order(point: EntryPoint) -> tuple[bool, str, str]:
         distribution, _ = _origin(point)
         return distribution != hookspecs.PROJECT, distribution, point.name
 
     return sorted(importlib.metadata.entry_points(group=hookspecs.PROJECT), key=order)
 
 
-def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
+def _origin(point: EntryPoint) -> tuple[str, str]:
     if point.dist is None:
         return "", ""
     return point.dist.name, point.dist.version

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lhama.plugins.backend import Backend, ModelFiles, Probe, Support, UnsupportedModel
+from lhama.plugins.asking import Asker
+from lhama.plugins.backend import (
+    Backend,
+    BackendError,
+    LoadOptions,
+    MemoryEstimate,
+    ModelFiles,
+    Probe,
+    Support,
+    UnsupportedModel,
+)
 from lhama.plugins.tools import Converter, Quantizer
 
 
@@ -23,6 +33,8 @@ class PluginReport:
     tools: tuple[str, ...] = ()
     """Names of its quantisers and converters."""
     error: str = ""
+    warnings: tuple[str, ...] = ()
+    """What still works and will not for ever: deprecations, an import that takes long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,35 @@ class Registry:
     reports: tuple[PluginReport, ...] = ()
     quantizers: dict[str, Quantizer] = field(default_factory=dict)
     converters: dict[str, Converter] = field(default_factory=dict)
+    _asker: Asker = field(default_factory=Asker, repr=False, compare=False)
+
+    def probe(self, backend: Backend) -> Probe:
+        """``backend.probe()``, with whatever goes wrong turned into a problem."""
+        try:
+            return self._asker.ask(backend.name, "probe", backend.probe, Probe)
+        except BackendError as error:
+            return Probe(problem=str(error))
+
+    def judge(self, backend: Backend, model: ModelFiles) -> Support:
+        """``backend.supports(model)``; a problem of the machine or of the backend is a refusal."""
+        if problem := self.probe(backend).problem:
+            return Support(0, problem)
+        try:
+            return self._asker.ask(
+                backend.name, "supports", lambda: backend.supports(model), Support
+            )
+        except BackendError as error:
+            return Support(0, str(error))
+
+    def estimate(self, backend: Backend, model: ModelFiles, options: LoadOptions) -> MemoryEstimate:
+        """``backend.estimate(…)``. Raises ``BackendError``."""
+        return self._asker.ask(
+            backend.name, "estimate", lambda: backend.estimate(model, options), MemoryEstimate
+        )
+
+    def others(self, backend: str) -> list[str]:
+        """All plugins but the one that brings this backend: a runner needs none of them."""
+        return [report.name for report in self.reports if backend not in report.backends]
 
     def choose(self, model: ModelFiles, forced: str = "") -> tuple[Backend, Support]:
         """The backend with the highest score for ``model``, or the one named ``forced``.
@@ -46,7 +87,7 @@ class Registry:
         best: tuple[Backend, Support] | None = None
         refusals: list[str] = []
         for backend in candidates:
-            support = judge(backend, model)
+            support = self.judge(backend, model)
             if support.score <= 0:
                 refusals.append(f"{backend.name}: {support.reason or 'no reason given'}")
             elif best is None or support.score > best[1].score:
@@ -68,22 +109,3 @@ class Registry:
                 return f"backend '{name}' failed to load: {report.error}"
         known = ", ".join(self.backends) or "none"
         return f"there is no backend '{name}' (available: {known})"
-
-
-def probe(backend: Backend) -> Probe:
-    """``backend.probe()``, with an exception turned into a problem."""
-    try:
-        return backend.probe()
-    except Exception as error:
-        return Probe(problem=f"probe failed: {type(error).__name__}: {error}")
-
-
-def judge(backend: Backend, model: ModelFiles) -> Support:
-    """``backend.supports(model)``; a problem of the machine or an exception is a refusal."""
-    problem = probe(backend).problem
-    if problem:
-        return Support(0, problem)
-    try:
-        return backend.supports(model)
-    except Exception as error:
-        return Support(0, f"{type(error).__name__}: {error}")

@@ -11,7 +11,7 @@ from lhama.daemon.config import Settings
 from lhama.daemon.errors import LhamaError
 from lhama.daemon.sources import key
 from lhama.plugins.manager import discover
-from lhama.plugins.registry import PluginReport, Registry, probe
+from lhama.plugins.registry import PluginReport, Registry
 
 
 def version(client: Client) -> None:
@@ -66,6 +66,7 @@ def plugins(settings: Settings) -> None:
     for report in registry.reports:
         if report.error:
             problems.append(f"{report.name}: {report.error}")
+        problems += [f"{report.name}: {warning}" for warning in report.warnings]
         devices, trouble = _devices(report, registry)
         problems += trouble
         state = "unavailable" if trouble and not devices else report.state
@@ -80,7 +81,7 @@ def _devices(report: PluginReport, registry: Registry) -> tuple[str, list[str]]:
     """The devices a plugin's backends found, and what keeps a backend from running."""
     devices, problems = [], []
     for name in report.backends:
-        found = probe(registry.backends[name])
+        found = registry.probe(registry.backends[name])
         devices += [device.id for device in found.devices]
         if found.problem:
             problems.append(f"{name}: {found.problem}")

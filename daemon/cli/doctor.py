@@ -20,7 +20,6 @@ from lhama.daemon.config import Settings
 from lhama.daemon.errors import LhamaError
 from lhama.daemon.web import access
 from lhama.plugins.manager import discover
-from lhama.plugins.registry import probe
 
 State = Literal["ok", "note", "missing"]
 
@@ -71,8 +70,10 @@ def _plugins(settings: Settings) -> Iterator[Finding]:
     for report in registry.reports:
         if report.error:
             yield Finding(f"plugin {report.name}", "note", report.error)
+        for warning in report.warnings:
+            yield Finding(f"plugin {report.name}", "note", warning)
     for name, backend in registry.backends.items():
-        found = probe(backend)
+        found = registry.probe(backend)
         devices = ", ".join(f"{d.id} ({d.name})" for d in found.devices)
         runs = runs or bool(found.devices and name != "reference")
         if found.problem:

@@ -65,7 +65,7 @@ def main() -> None:
 
 def load_engine(load: Load, send: Sender) -> Engine | TextEngine:
     """Load the model with the backend the daemon chose. Raises what the backend raises."""
-    registry = PluginManager().discover(load.blocked_plugins)
+    registry = PluginManager().discover(load.blocked_plugins, tried=True)
     backend = registry.backends.get(load.backend)
     if backend is None:
         raise BackendError(f"the runner does not find the backend {load.backend!r}")

@@ -33,6 +33,9 @@ COPY_GAIN = 32
 LEAST_PIECE = 16
 """Tokens a prompt gets at least in a step that it shares with other prompts' pieces."""
 
+NO_RESULT = "the backend gave no result for this request's row"
+NO_TOKEN = "the backend gave a token that is not in its vocabulary"
+
 
 @dataclass(frozen=True, slots=True)
 class News:
@@ -305,18 +308,24 @@ class Batcher:
     def commit(self, plan: StepPlan, result: StepResult) -> None:
         """Take in a step's results. Rows of sequences that have ended are dropped by their epoch."""
         running = {(s.slot, s.epoch): s for s in self._running}
+        awaited: dict[tuple[int, int], Sequence] = {}
         now = time.monotonic_ns()
         for row in plan.rows:
-            if (sequence := running.get((row.slot, row.epoch))) is not None:
+            key = row.slot, row.epoch
+            if (sequence := running.get(key)) is not None:
                 sequence.kv_end = max(sequence.kv_end, row.position + row.size)
-                sequence.in_flight -= row.sample
+                if row.sample:
+                    sequence.in_flight -= 1
+                    awaited[key] = sequence
         for drawn in result.rows:
-            if (sequence := running.get((drawn.slot, drawn.epoch))) is not None:
+            if (sequence := awaited.pop((drawn.slot, drawn.epoch), None)) is not None:
                 self._take(sequence, drawn, now)
+        for sequence in awaited.values():  # it would wait for ever
+            self._fail(sequence, NO_RESULT)
 
     def _take(self, sequence: Sequence, drawn: RowResult, now: int) -> None:
-        if drawn.error:
-            self._fail(sequence, drawn.error)
+        if drawn.error or not 0 <= drawn.token < self._limits.vocab:
+            self._fail(sequence, drawn.error or NO_TOKEN)
             return
         sequence.last_token_ns = now
         if not sequence.generated:

@@ -17,7 +17,7 @@ from lhama.daemon.runner.failure import failure
 from lhama.daemon.runner.pipeline import Cancelled
 from lhama.daemon.runner.texts import TextTokens
 from lhama.daemon.wire.messages import Counters, Embedded, FromRunner, Observe, Observed
-from lhama.plugins.backend import EmbedHandle, Engine
+from lhama.plugins.backend import BackendError, EmbedHandle, Engine
 
 Send = Callable[[FromRunner], None]
 
@@ -181,7 +181,7 @@ class EmbeddingLine:
             return []
         try:
             if flight.handle is not None:
-                return list(flight.handle.result())
+                return _vectors(flight.handle.result(), len(flight.texts))
         except Exception as error:
             if len(flight.texts) == 1:
                 return [error]
@@ -189,7 +189,7 @@ class EmbeddingLine:
 
     def _alone(self, text: Text) -> Outcome:
         try:
-            return self._embed([text]).result()[0]
+            return _vectors(self._embed([text]).result(), 1)[0]
         except Exception as error:
             return error
 
@@ -250,3 +250,10 @@ class EmbeddingLine:
         if request is not None:
             request.ended = True
             self._waiting = deque(other for other in self._waiting if other is not request)
+
+
+def _vectors(found: list[bytes], count: int) -> list[Outcome]:
+    """What an engine gave for that many texts. Raises ``BackendError`` for anything else."""
+    if len(found) != count or not all(isinstance(vector, bytes) for vector in found):
+        raise BackendError(f"the backend gave no vector of bytes for each of {count} texts")
+    return [*found]

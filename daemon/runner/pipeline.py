@@ -220,13 +220,13 @@ class Pipeline:
         span.wait = monotonic_ns()
         try:
             result = flight.handle.result()
-        except Exception as error:
+            span.ready = monotonic_ns()
+            self._batcher.commit(flight.plan, result)
+            span.committed = monotonic_ns()
+            self.spans.end(span, result)
+        except Exception as error:  # of the step, or of a result that is none
             self._fail(flight.plan, error)
             return
-        span.ready = monotonic_ns()
-        self._batcher.commit(flight.plan, result)
-        span.committed = monotonic_ns()
-        self.spans.end(span, result)
         self._last_group = flight.plan.group
         measured = self._last_commit and not span.prompt_tokens and self._arranged is None
         if self.trial is not None and measured:

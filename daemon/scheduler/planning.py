@@ -18,7 +18,7 @@ from lhama.daemon.store.model import StoredModel
 from lhama.daemon.wire.messages import Load
 from lhama.plugins import gguf
 from lhama.plugins.backend import Device, LoadOptions, MemoryEstimate, UnsupportedModel
-from lhama.plugins.registry import Registry, probe
+from lhama.plugins.registry import Registry
 
 GENERATION_BATCH = 512
 """``num_batch`` where nothing else is asked for."""
@@ -70,7 +70,7 @@ class Planner:
             raise LoadError(f"unable to load model: {e}") from e
         except OSError as e:
             raise LoadError(f"unable to load model: {e.strerror}: {files.weights}") from e
-        devices = probe(backend).devices
+        devices = self._backends.probe(backend).devices
         self._notice_lost(backend.name, devices, request)
         trained = header.get_int(header.key("context_length"), 4096)
         default = settings.context_length or default_context(devices, settings.gpu_overhead)
@@ -91,9 +91,10 @@ class Planner:
                 gpu_overhead_bytes=settings.gpu_overhead,
             )
 
-        chosen = choose_slots(
-            settings.num_parallel, devices, options, lambda o: backend.estimate(files, o)
-        )
+        def estimate(chosen: LoadOptions) -> MemoryEstimate:
+            return self._backends.estimate(backend, files, chosen)
+
+        chosen = choose_slots(settings.num_parallel, devices, options, estimate)
         accelerators = [d for d in devices if d.kind != "cpu"]
         return Plan(
             key=files.weights,
@@ -108,9 +109,9 @@ class Planner:
                 files,
                 chosen,
                 pipeline=settings.pipeline,
-                blocked_plugins=list(settings.blocked_plugins),
+                blocked_plugins=self._backends.others(backend.name),
             ),
-            estimate=backend.estimate(files, chosen),
+            estimate=estimate(chosen),
             accelerators=len(accelerators),
             free_bytes=sum(d.free_bytes for d in accelerators),
         )

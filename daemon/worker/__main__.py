@@ -64,7 +64,7 @@ def die_first() -> None:
 
 def do(order: Order, say: Callable[[FromWorker], None]) -> None:
     """Find the tool and let it work. Raises what the tool raises."""
-    registry = PluginManager().discover(order.blocked_plugins)
+    registry = PluginManager().discover(order.blocked_plugins, tried=True)
     job, told = order.job, 0.0
 
     def progress(share: float, note: str) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from lhama.plugins import hookspecs
+from lhama.plugins import asking, hookspecs, manager, trial
 from lhama.plugins.backend import (
     API_VERSION,
+    BackendError,
     Engine,
     LoadOptions,
     MemoryEstimate,
@@ -21,7 +23,7 @@ from lhama.plugins.backend import (
     Support,
     UnsupportedModel,
 )
-from lhama.plugins.manager import BLOCK_ALL, discover
+from lhama.plugins.manager import BLOCK_ALL, PluginManager, discover
 from lhama.plugins.registry import PluginReport, Registry
 
 Install = Callable[..., None]
@@ -242,6 +244,102 @@ def test_a_broken_plugin_is_reported_and_hurts_nobody(install: Install, name: st
     assert "sunny" in registry.backends
 
 
+FATAL = {
+    "ends": ("import os; os._exit(0)\n", "it ended the process with status 0"),
+    "crashes": (
+        "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n",
+        "it ended the process by SIGSEGV",
+    ),
+    "hangs": ("import time; time.sleep(1000)\n", "it did not load within 3 s"),
+    "never_registers": (
+        """
+        @hookimpl
+        def lhama_register_backends(register):
+            import time
+            time.sleep(1000)
+        """,
+        "it did not load within 3 s",
+    ),
+}
+
+
+def test_what_no_try_could_catch_happens_elsewhere(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "LOAD_SECONDS", 3.0)
+    for name, (source, _) in FATAL.items():
+        install(name, source)
+    install("raising", "raise RuntimeError('as ever')")
+    registry = discover()
+    for name, (_, error) in FATAL.items():
+        assert report(registry, name).state == "failed"
+        assert error in report(registry, name).error
+        assert f"lhama_test_{name}" not in sys.modules
+    assert report(registry, "raising").error == "RuntimeError: as ever"
+    assert "reference" in registry.backends
+
+
+def test_what_was_tried_is_not_tried_again(install: Install, tmp_path: Path) -> None:
+    """A runner loads what the daemon has loaded, and nothing else."""
+    counting = f"with open({str(tmp_path / 'count')!r}, 'a') as f:\n    f.write('x')\n"
+    install("counted", counting + dedent(GOOD))
+    first = discover()
+    assert (tmp_path / "count").read_text() == "xx"
+    registry = PluginManager().discover(first.others("sunny"), tried=True)
+    assert list(registry.backends) == ["sunny"]
+
+
+def test_a_slow_plugin_works_and_is_told_of(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "SLOW_SECONDS", 0.05)
+    install("slow", "import time; time.sleep(0.1)\n" + dedent(GOOD))
+    slow = report(discover(), "slow")
+    assert slow.state == "loaded"
+    [warning] = slow.warnings
+    assert "s to load, at every start of lhama" in warning
+
+
+def test_an_old_contract_that_is_still_spoken_is_told_of(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manager, "OLDEST_API_VERSION", 0)
+    install("older", BROKEN["older"][0])
+    found = discover()
+    assert "past" in found.backends
+    assert report(found, "older").warnings == (
+        "backend 'past' was written for version 0 of the plugin contract, which a later lhama will "
+        f"not speak: update the plugin to version {API_VERSION}",
+    )
+
+
+def test_a_hook_that_will_go_is_told_of(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lhama_greet(name: str) -> None: ...
+
+    text = "lhama_greet goes in 2.0: use lhama_register_backends"
+    marked = hookspecs.hookspec(warn_on_impl=hookspecs.LhamaDeprecation(text))(lhama_greet)
+    monkeypatch.setattr(hookspecs, "lhama_greet", marked, raising=False)
+    install("polite", GOOD + "\n@hookimpl\ndef lhama_greet(name):\n    pass\n")
+    found = discover()
+    assert "sunny" in found.backends
+    assert report(found, "polite").warnings == (text,)
+
+
+def test_an_argument_that_will_go_is_told_of(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lhama_greet(name: str, title: str) -> None: ...
+
+    gone = {"title": hookspecs.LhamaDeprecation("lhama_greet loses title in 2.0")}
+    marked = hookspecs.hookspec(warn_on_impl_args=gone)(lhama_greet)
+    monkeypatch.setattr(hookspecs, "lhama_greet", marked, raising=False)
+    install("formal", GOOD + "\n@hookimpl\ndef lhama_greet(name, title):\n    pass\n")
+    install("casual", GOOD.replace("sunny", "cloudy") + "\n@hookimpl\ndef lhama_greet(name): ...\n")
+    found = discover()
+    assert report(found, "formal").warnings == ("lhama_greet loses title in 2.0",)
+    assert report(found, "casual").warnings == ()
+
+
 def test_a_taken_backend_name_is_refused(install: Install) -> None:
     install("a", GOOD)
     install("b", GOOD)
@@ -323,7 +421,8 @@ def test_refusals_name_every_reason() -> None:
         registry.choose(MODEL)
     assert str(caught.value) == (
         "no backend can run model 'tiny': a: unknown architecture 'x'; "
-        "b: install lhama[pytorch]; c: OSError: unreadable; d: plugin failed: ImportError: gone"
+        "b: install lhama[pytorch]; c: supports failed: OSError: unreadable; "
+        "d: plugin failed: ImportError: gone"
     )
 
 
@@ -339,6 +438,65 @@ def test_forcing_an_absent_backend_says_what_there_is() -> None:
         registry.choose(MODEL, "gone")
     with pytest.raises(UnsupportedModel, match="'bad' failed to load: boom"):
         registry.choose(MODEL, "bad")
+
+
+# ----------------------------------------------------------------------- backends that misbehave
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("probe", "probe gave NoneType, not Probe"),
+        ("supports", "supports gave NoneType, not Support"),
+    ],
+)
+def test_an_answer_of_another_kind_is_a_refusal(
+    monkeypatch: pytest.MonkeyPatch, method: str, said: str
+) -> None:
+    odd = Choice("odd", 50)
+    monkeypatch.setattr(odd, method, lambda *arguments: None, raising=False)
+    assert registry_of(odd).judge(odd, MODEL) == Support(0, said)
+    assert registry_of(odd, Choice("b", 1)).choose(MODEL)[0].name == "b"
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), MemoryError("all")])
+def test_whatever_is_raised_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def probe() -> Probe:
+        raise error
+
+    bad = Choice("bad", 50)
+    monkeypatch.setattr(bad, "probe", probe)
+    assert registry_of(bad).probe(bad).problem == f"probe failed: {type(error).__name__}: {error}"
+
+
+def test_who_does_not_answer_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.1)
+    awake, asked = threading.Event(), []
+
+    def supports(model: ModelFiles) -> Support:
+        asked.append(model)
+        awake.wait()
+        return Support(60)
+
+    mute, other = Choice("mute", 0), Choice("other", 10)
+    monkeypatch.setattr(mute, "supports", supports)
+    registry = registry_of(mute, other)
+    assert registry.choose(MODEL)[0] is other
+    assert registry.judge(mute, MODEL).reason.startswith("it still does not answer")
+    assert len(asked) == 1
+    awake.set()
+    for thread in threading.enumerate():
+        if thread.name == "mute.supports":
+            thread.join()
+    assert registry.choose(MODEL)[0] is mute
+
+
+def test_an_estimate_that_is_none_is_an_error() -> None:
+    odd = Choice("odd", 50)
+    with pytest.raises(BackendError, match="estimate failed: NotImplementedError"):
+        registry_of(odd).estimate(odd, MODEL, LoadOptions())
 
 
 # ------------------------------------------------------------------------------------ the hooks
