@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 
 import psutil
@@ -51,6 +51,8 @@ class Scheduler:
         self._busy_with: asyncio.Task[None] | None = None
         """The load or unload under way: one at a time, the head of the queue blocks the rest."""
         self._loop: asyncio.Task[None] | None = None
+        self.losses: Counter[str] = Counter()
+        """Runners that ended unasked, by their cause."""
 
     # --------------------------------------------------------------------- for everybody: events in
 
@@ -190,6 +192,7 @@ class Scheduler:
             self._restart_timer(entry)
 
     def _on_lost(self, runner: Runner) -> None:
+        self.losses[runner.cause] += 1
         for entry in list(self._entries.values()):
             if entry.runner is runner:
                 self._forget(entry)

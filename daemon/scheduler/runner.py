@@ -207,11 +207,17 @@ class Runner(asyncio.Protocol):
         self._end_requests(RunnerLost(reason))
         self._on_lost(self)
 
-    def _how_it_ended(self) -> str:
+    @property
+    def cause(self) -> str:
+        """Why it is lost, in a word or two: ``stuck``, a signal's name, ``exit status 1``."""
         code = self._process.returncode or 0
-        if code < 0:
-            return f"has terminated: signal {signal.Signals(-code).name}"
-        return f"has terminated: exit status {code}"
+        if self._verdict:
+            return "stuck"
+        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+    def _how_it_ended(self) -> str:
+        killed = (self._process.returncode or 0) < 0
+        return f"has terminated: {'signal ' * killed}{self.cause}"
 
     def _words(self) -> str:
         words = [line for line in self._last_words if line.strip()]

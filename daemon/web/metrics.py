@@ -3,7 +3,7 @@ of requests by API key."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import PROCESS_COLLECTOR, CollectorRegistry, exposition
@@ -25,10 +25,13 @@ LABELS = ("model", "backend", "device")
 _NS = 1e9
 
 
-def render(observed: Sequence[Observation], queued: int, usage: Usage) -> bytes:
+def render(
+    observed: Sequence[Observation], queued: int, losses: Mapping[str, int], usage: Usage
+) -> bytes:
     """The whole page."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Lines(observed, queued))
+    registry.register(_Losses(losses))
     registry.register(_Requests(usage))
     return exposition.generate_latest(registry) + exposition.generate_latest(_process)
 
@@ -89,6 +92,19 @@ class _Lines(Collector):
             for one in self._observed:
                 family.add_metric(_labels(one), getattr(one.line.counters, field) / scale)
             yield family
+
+
+class _Losses(Collector):
+    def __init__(self, losses: Mapping[str, int]) -> None:
+        self._losses = losses
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(
+            "lhama_runners_lost", "Runners that ended unasked.", labels=("cause",)
+        )
+        for cause, count in self._losses.items():
+            family.add_metric([cause], count)
+        yield family
 
 
 class _Requests(Collector):

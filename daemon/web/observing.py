@@ -61,6 +61,7 @@ async def arrange(request: web.Request) -> web.Response:
 async def show_metrics(request: web.Request) -> web.Response:
     """Prometheus's text format."""
     service = request.app[SERVICE]
-    observed = await service.scheduler.observe()
-    content = metrics.render(observed, service.scheduler.queued, service.usage)
+    scheduler = service.scheduler
+    observed = await scheduler.observe()
+    content = metrics.render(observed, scheduler.queued, scheduler.losses, service.usage)
     return web.Response(body=content, headers={"Content-Type": metrics.CONTENT_TYPE})

@@ -43,6 +43,8 @@ PLANS = {
         [*SMOLLM2, *TEST_MODELS, LLAMA_SERVER],
     ],
 }
+WHEELS_ONLY = {"test": ["atheris>=3.0"]}
+"""What a plan takes where there is a wheel for this Python, and does without where there is none."""
 COMPILES = ("llamacpp", "test")
 """Plans with llama-cpp-python, which has no wheel on PyPI."""
 
@@ -79,6 +81,11 @@ def install(plan: str) -> None:
     LOG.write_text("")
     for call in calls:
         _pip_install(call)
+    for package in WHEELS_ONLY.get(plan, ()):
+        try:
+            _pip_install(["--only-binary", ":all:", package])
+        except CannotInstall:
+            print(f"Without {package}, which has no wheel here", flush=True)
     stamp.write_text(expected)
 
 

@@ -7,8 +7,10 @@ import re
 import signal
 import threading
 import urllib.error
+import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 from lhama_testing_daemon import Daemon, running
 from lhama_testing_faults import Stream, ask, gone, refusal, wait_until
@@ -16,6 +18,11 @@ from lhama_testing_models import changed_copy
 
 from lhama.backends.reference.model import Behaviour, write
 from lhama.plugins import gguf
+
+
+def metrics(daemon: Daemon) -> str:
+    with urllib.request.urlopen(f"{daemon.url}/metrics", timeout=30) as reply:
+        return str(reply.read().decode())
 
 
 @pytest.mark.fault(1, 2)
@@ -39,6 +46,7 @@ def test_a_dead_runner_ends_its_streams_and_nobody_elses(
     assert ask(daemon)["response"], "the next request gets a fresh runner"
     assert bystander in daemon.runners()
     assert gone(runner)
+    assert f'lhama_runners_lost_total{{cause="{number.name}"}} 1.0' in metrics(daemon)
     other.leave()
 
 
@@ -71,6 +79,7 @@ def test_readiness_shows_a_hang_before_the_runner_is_replaced(tmp_path: Path) ->
         assert wait_until(doubted)
         assert re.fullmatch(r"the runner of stuck:latest finishes no step: .*", reasons[0])
         assert "is stuck" in stream.rest()[-1]["error"]
+        assert 'lhama_runners_lost_total{cause="stuck"} 1.0' in metrics(daemon)
         assert daemon.call("/health/ready") == {"status": "ready"}
 
 
@@ -103,6 +112,23 @@ def test_a_step_that_fails_ends_its_answers_and_frees_their_slots(
     assert "a fault in compute was asked for at step 3" in stream.rest()[-1]["error"]
     assert ask(daemon, "failing")["response"]
     assert daemon.runners() == [runner], "the runner lives on"
+
+
+@pytest.mark.fault(9)
+def test_a_runner_that_gets_no_more_memory(tmp_path: Path, smollm2: Path) -> None:
+    """Under its answers; llama.cpp has what it needs from its load on, so it may well go on."""
+    with running(tmp_path / "models", LHAMA_BACKEND="llamacpp") as daemon:
+        daemon.create("real", smollm2)
+        body = {"model": "real", "prompt": "Tell a story", "options": {"num_predict": 40}}
+        stream = Stream(daemon, "/api/generate", body)
+        lines = [stream.begin()]
+        (runner,) = daemon.runners()
+        size = runner.memory_info().vms
+        runner.rlimit(psutil.RLIMIT_AS, (size, size))
+        late = Stream(daemon, "/api/generate", body | {"prompt": "word " * 800})
+        for ended in ([late.begin(), *late.rest()], [*lines, *stream.rest()]):
+            assert ended[-1].get("done") or ended[-1]["error"]
+        assert ask(daemon, "real")["done"], "whatever became of the runner"
 
 
 @pytest.mark.fault(15)

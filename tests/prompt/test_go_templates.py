@@ -144,6 +144,14 @@ def test_budgets(text: str) -> None:
     assert stopped.value.message.startswith("chat template stopped: ")
 
 
+@pytest.mark.cve("2024-34359")
+@pytest.mark.parametrize("number", ["0" * 60 + "x", "0" * 100_000 + "x", "0_7" * 9999 + "+1x"])
+def test_a_number_without_end_is_read_once(number: str) -> None:
+    """And not in all the ways in which it can be cut, which takes hours for sixty digits."""
+    with pytest.raises(goparse.TemplateTextError, match="bad number syntax"):
+        goparse.parse(f"{{{{ {number} }}}}")
+
+
 def test_the_next_rendering_has_its_own_budget() -> None:
     with pytest.raises(RenderBudgetError):
         execute("{{ range 1000000000 }}{{ end }}")
