@@ -79,7 +79,7 @@ async def test_dimensions_cut_and_scale_again(server: Server, embedder: str) -> 
         assert reply.json()["embeddings"] == [whole]
 
 
-async def test_the_older_route_gives_one_vector(server: Server, embedder: str) -> None:
+async def test_edge_54_the_older_route_gives_one_vector(server: Server, embedder: str) -> None:
     reply = await server.ask(EMBEDDINGS, {"model": "emb", "prompt": "hello"})
     assert list(reply.json()) == ["embedding"]
     [vector] = (await embed(server, input="hello")).json()["embeddings"]
@@ -111,7 +111,7 @@ async def test_a_header_says_what_was_cut(server: Server, embedder: str) -> None
     assert v1.json()["usage"]["prompt_tokens"] < 3000
 
 
-async def test_or_refused(server: Server, embedder: str) -> None:
+async def test_edge_53_or_refused(server: Server, embedder: str) -> None:
     options = {"num_ctx": 12}
     asked = {"options": options, "truncate": False}
     assert await said(server, input="abcdefghijk", **asked) == TOO_LONG
@@ -120,7 +120,7 @@ async def test_or_refused(server: Server, embedder: str) -> None:
 
 
 @pytest.mark.parametrize("num_ctx", [1, 2])
-async def test_no_room_for_a_token(server: Server, embedder: str, num_ctx: int) -> None:
+async def test_edge_53_no_room_for_a_token(server: Server, embedder: str, num_ctx: int) -> None:
     for truncate in (True, False):
         options = {"num_ctx": num_ctx}
         assert await said(server, input="a", options=options, truncate=truncate) == NOTHING_LEFT
@@ -139,7 +139,7 @@ async def test_one_bad_input_fails_them_all(server: Server, embedder: str) -> No
     assert await said(server, input=["", "a"], truncate=False) == "Input content cannot be empty"
 
 
-async def test_a_batch_of_three_counts_three_times(server: Server, embedder: str) -> None:
+async def test_edge_53_a_batch_of_three_counts_three_times(server: Server, embedder: str) -> None:
     one = (await embed(server, input="test")).json()["prompt_eval_count"]
     three = (await embed(server, input=["test"] * 3)).json()["prompt_eval_count"]
     assert three == 3 * one
@@ -159,7 +159,7 @@ async def test_the_older_route_cuts_nothing(server: Server, embedder: str) -> No
 @pytest.mark.parametrize(
     ("options", "fits"), [({}, 2048), ({"num_ctx": 100}, 98), ({"num_batch": 50}, 48)]
 )
-async def test_a_text_may_have_as_many_tokens_as_the_batch(
+async def test_edge_40_a_text_may_have_as_many_tokens_as_the_batch(
     server: Server, create: Create, options: dict[str, int], fits: int
 ) -> None:
     """2,048 by default, capped by the context. What is longer is cut to the batch, less the BOS and

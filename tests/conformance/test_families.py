@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ from lhama_testing_conversations import WEATHER
 from lhama_testing_http import Create, Reply, Server
 
 from lhama.backends.reference.model import Behaviour
+from lhama.daemon.prompt.parsers.registry import PARSERS
 
 GENERATE, CHAT, SHOW = "POST /api/generate", "POST /api/chat", "POST /api/show"
 HELLO = [{"role": "user", "content": "hello"}]
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome", "b": {"z": 1, "a": 2}}}\n</tool_call>'
+RENDERERS = {"qwen3-thinking": "qwen3-vl-thinking", "deepseek3": "deepseek3.1"}
+"""Where a parser's renderer has another name."""
 HARMONY = (
     "{{ .System }}{{ range .Tools }}{{ .Function.Name }};{{ end }}{{ .ThinkLevel }}"
     "{{ range .Messages }}<|start|>{{ .Role }}<|message|>{{ .Content }}{{ .Thinking }}<|end|>{{ end }}"
@@ -185,7 +189,7 @@ CHOICE = {"type": "string", "enum": ["left"]}
         ("cohere", "hm<|END_THINKING|><|START_TEXT|>right"),
     ],
 )
-async def test_edges_17_and_18_structured_output(
+async def test_edge_18_and_17_structured_output(
     server: Server, create: Create, parser: str, says: str
 ) -> None:
     """Thoughts are free, then the answer begins anew under the schema; without thoughts at once."""
@@ -251,6 +255,34 @@ async def test_gpt_oss_answers_in_harmony(server: Server, harmony: Create) -> No
     assert call["function"]["name"] == "get-weather"
 
 
+def test_edge_21_harmony_reads_its_special_tokens_but_no_end_of_a_call() -> None:
+    tags = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>")
+    assert PARSERS["harmony"].tags == tags
+
+
+@pytest.mark.parametrize(
+    ("parser", "says"),
+    [
+        ("qwen3-thinking", f"hm</think>\n\nSo: {CALL}"),
+        ("gemma4", "<|channel>thought\nhm<channel|>So:"),
+        ("olmo3-think", "hm</think>So:"),
+        ("deepseek3", "hm</think>So:"),
+    ],
+)
+async def test_edge_57_no_tag_of_the_format_reaches_the_client(
+    server: Server, create: Create, parser: str, says: str
+) -> None:
+    await create("ref", Behaviour(says=says), renderer=RENDERERS.get(parser, parser), parser=parser)
+    asked = {"messages": HELLO, "think": True}
+    if parser != "olmo3-think":
+        asked["tools"] = [WEATHER]
+    chunks = await lines(server, CHAT, **asked)
+    said = joined(chunks, "thinking") + joined(chunks, "content")
+    assert "hm" in said
+    assert "So:" in said
+    assert not re.search(r"<\|?/?\w|\w\|>|</", said), said
+
+
 async def test_gpt_oss_answers_under_a_schema_in_the_final_channel(
     server: Server, harmony: Create
 ) -> None:
@@ -264,7 +296,7 @@ async def test_gpt_oss_answers_under_a_schema_in_the_final_channel(
     assert json.loads(whole.json()["response"]) == "left"
 
 
-async def test_gpt_oss_names_the_tool_with_broken_arguments(
+async def test_edge_52_gpt_oss_names_the_tool_with_broken_arguments(
     server: Server, harmony: Create
 ) -> None:
     await harmony("<|channel|>commentary to=functions.get_weather<|message|>{broken")

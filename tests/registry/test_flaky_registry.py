@@ -78,7 +78,7 @@ async def test_a_part_goes_on_where_it_was_cut(
     assert registry.served(digest) == SIZE
 
 
-async def test_bytes_beyond_the_range_are_not_taken(
+async def test_edge_51_bytes_beyond_the_range_are_not_taken(
     client: RegistryClient, registry: Registry, store: Store, digest: str
 ) -> None:
     """Part 0 is answered by the whole blob: it ends at its size, not where the body ends."""
