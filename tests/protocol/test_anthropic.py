@@ -356,3 +356,11 @@ def test_the_estimate_is_a_quarter_of_the_bytes() -> None:
     assert estimate.input_tokens(_request(system="é" * 100)) == (200 + 6) // 4
     used = {"type": "tool_use", "id": "c", "name": "f", "input": {"a": "b" * 100}}
     assert estimate.input_tokens(_request(messages=[{"role": "user", "content": [used]}])) > 25
+    used["input"] = {"a": "<" * 100}  # six bytes each, as Go writes it
+    assert estimate.input_tokens(_request(messages=[{"role": "user", "content": [used]}])) > 150
+
+
+def test_a_stream_that_ends_at_once_begins_with_the_count() -> None:
+    for deltas, tokens in (([Delta(1, done=STOP)], 3), ([Delta(1, "a", done=STOP)], 1)):
+        started = _stream(*deltas)[0].data
+        assert started["message"]["usage"] == {"input_tokens": tokens, "output_tokens": 0}

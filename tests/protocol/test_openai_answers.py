@@ -175,6 +175,12 @@ def test_completions_say_their_reason_with_a_last_empty_text() -> None:
     assert not any("usage" in event.data for event in found[:-1])
 
 
+def test_of_thoughts_a_completion_keeps_an_empty_chunk() -> None:
+    answer = CompletionAnswer(CompletionRequest(model="m"))
+    found = streamed(answer, Delta(1, thinking="hm"), Delta(1, "a"), Delta(1, done=STOP))
+    assert [event.data["choices"][0]["text"] for event in found[:-1]] == ["", "a", ""]
+
+
 def test_completions_with_usage_have_some_in_every_chunk() -> None:
     request = CompletionRequest(model="m", stream_options=StreamOptions(include_usage=True))
     found = streamed(CompletionAnswer(request), Delta(1, "a"), Delta(1, done=STOP))

@@ -247,6 +247,14 @@ def test_a_body_has_a_message_even_if_it_is_empty() -> None:
     assert [item["type"] for item in body["output"]] == ["reasoning", "message", "function_call"]
 
 
+def test_a_namespace_shows_its_tools_in_a_body_only() -> None:
+    tools = [{"type": "namespace", "name": "ns", "tools": [{"type": "function", "name": "f"}]}]
+    shown = json.loads(ResponsesAnswer(_request(tools=tools)).body([Delta(1, "a", done=STOP)]))
+    assert [tool["name"] for tool in shown["tools"][0]["tools"]] == ["f"]
+    begun = _stream(Delta(1, "a", done=STOP), tools=tools)[0].data["response"]
+    assert "tools" not in begun["tools"][0]
+
+
 def test_a_search_by_the_server_is_refused() -> None:
     answer = ResponsesAnswer(_request(tools=[{"type": "web_search"}]))
     search = Delta(1, tool_calls=[ToolCall("web_search", {"query": "x"})], done=STOP)

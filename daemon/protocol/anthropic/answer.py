@@ -74,17 +74,20 @@ class MessagesAnswer(EventAnswer):
         if self._open == "text" and only_text(delta):
             events = self._text(delta.content)
         else:
-            events = self._begin() + self._carried(delta)
+            events = self._begin(delta) + self._carried(delta)
         return events if delta.done is None else events + self._end(delta.done)
 
     def broken(self, status: int, message: str) -> bytes:
         return sse.event("error", errors.envelope(status, message))
 
-    def _begin(self) -> bytes:
+    def _begin(self, delta: wire.Delta) -> bytes:
+        """The count is known where the end comes first, otherwise estimated."""
         if self._begun:
             return b""
         self._begun = True
-        return self._event("message_start", message=self._message([], "", Usage(self._estimate, 0)))
+        known = delta.done.prompt_tokens if delta.done and not Piece.of(delta) else 0
+        usage = Usage(known or self._estimate, 0)
+        return self._event("message_start", message=self._message([], "", usage))
 
     def _carried(self, delta: wire.Delta) -> bytes:
         """Thoughts, text and calls, in this order."""

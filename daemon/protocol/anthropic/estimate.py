@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
+from lhama.daemon.errors import Malformed
+from lhama.daemon.protocol import gojson
 from lhama.daemon.protocol.anthropic.requests import ContentBlock, MessagesRequest
+from lhama.daemon.protocol.goencode import encode, encode_any
 
 BYTES_A_TOKEN = 4
-
-_encode = msgspec.json.Encoder().encode
 
 
 def input_tokens(request: MessagesRequest) -> int:
@@ -30,11 +29,18 @@ def input_tokens(request: MessagesRequest) -> int:
 def _block(block: ContentBlock) -> int:
     size = len((block.text or "").encode()) + len((block.thinking or "").encode())
     # These travel to the model as JSON.
-    return size + (len(_encode(block)) if block.type in ("tool_use", "tool_result") else 0)
+    return size + (len(encode(block)) if block.type in ("tool_use", "tool_result") else 0)
 
 
 def _system(system: Any) -> int:
-    if isinstance(system, list):
-        texts = (block.get("text") for block in system if isinstance(block, dict))
-        return sum(len(text.encode()) for text in texts if isinstance(text, str))
-    return len(system.encode()) if isinstance(system, str) else 0
+    if system is None or isinstance(system, str):
+        return len((system or "").encode())
+    if not isinstance(system, list):
+        return len(encode_any(system))
+    size = 0
+    for item in system:
+        try:
+            size += _block(gojson.bind(item, ContentBlock))
+        except Malformed:
+            continue  # what is no block counts nothing
+    return size

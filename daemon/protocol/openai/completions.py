@@ -1,4 +1,5 @@
-"""Answers of ``/v1/completions``: the chunks of a stream, or one completion. Thoughts are dropped."""
+"""Answers of ``/v1/completions``: the chunks of a stream, or one completion. Of thoughts an empty
+chunk is left."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ class CompletionAnswer(EventAnswer):
         self._foot = b',"model":%b,"system_fingerprint":"fp_ollama"' % model
 
     def events(self, delta: wire.Delta) -> bytes:
-        chunk = self._text(delta.content, b"null") if delta.content else b""
+        chunk = self._text(delta.content, b"null") if Piece.of(delta) else b""
         if delta.done is None:
             return chunk
         end = chunk + self._text("", goencode.text(delta.done.reason))

@@ -28,7 +28,8 @@ def response(
     error: Json | None = None,
     nulls: bool = False,
 ) -> Json:
-    """The response object. ``nulls``: an effort or summary that was not given shows as null."""
+    """The response object. ``nulls``, in streams: an effort or summary that was not given shows as
+    null, and a namespace without its tools."""
     now = int(time.time())
     return {
         "id": response_id,
@@ -42,7 +43,7 @@ def response(
         "instructions": request.instructions or None,
         "output": output,
         "error": error,
-        "tools": [_tool(tool) for tool in request.tools],
+        "tools": [_tool(tool, deep=not nulls) for tool in request.tools],
         "tool_choice": "auto",
         "truncation": "disabled" if request.truncation is None else request.truncation,
         "parallel_tool_calls": True,
@@ -112,7 +113,7 @@ def _usage(done: wire.Done) -> Json:
     return usage | ({"truncated_tokens": cut} if (cut := done.truncated_tokens) else {})
 
 
-def _tool(tool: Tool) -> Json:
+def _tool(tool: Tool, *, deep: bool) -> Json:
     parameters = tool.parameters
     shown: Json = {
         "type": tool.type,
@@ -121,7 +122,9 @@ def _tool(tool: Tool) -> Json:
         "strict": tool.strict,
         "parameters": None if parameters is None else msgspec.Raw(goencode.encode_any(parameters)),
     }
-    return shown | ({"tools": [_tool(t) for t in tool.tools]} if tool.tools else {})
+    return shown | (
+        {"tools": [_tool(t, deep=True) for t in tool.tools]} if deep and tool.tools else {}
+    )
 
 
 def _format(request: ResponsesRequest) -> Json:
