@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from lhama_testing_http import Reply, Server, create_reference, serving
 
-from lhama.daemon.scheduler import planning
 from lhama.plugins.backend import Device, Probe
+from lhama.plugins.registry import Registry
 
 GIB = 1 << 30
 CPU = Device("cpu", "cpu", "processor", 8 * GIB, 8 * GIB)
@@ -27,7 +27,7 @@ async def test_a_card_that_is_lost_is_not_replaced_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [CPU, CARD]
-    monkeypatch.setattr(planning, "probe", lambda backend: Probe(tuple(found)))
+    monkeypatch.setattr(Registry, "probe", lambda registry, backend: Probe(tuple(found)))
     async with serving(tmp_path / "models") as server:
         await create_reference(server, tmp_path, "ref")
         assert (await generate(server)).status == 200
@@ -47,7 +47,7 @@ async def test_a_card_that_is_lost_is_not_replaced_in_silence(
 async def test_a_machine_without_a_card_misses_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "probe", lambda backend: Probe((CPU,)))
+    monkeypatch.setattr(Registry, "probe", lambda registry, backend: Probe((CPU,)))
     async with serving(tmp_path / "models") as server:
         await create_reference(server, tmp_path, "ref")
         assert (await generate(server)).status == 200
