@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -81,22 +82,26 @@ class Registry:
         Raises ``UnsupportedModel`` with every backend's reason when none can run it. Between
         equal scores the first discovered wins.
         """
+        verdicts = self.verdicts(model, forced)
+        if not verdicts or verdicts[0][1].score <= 0:
+            raise UnsupportedModel(self._no_backend_for(model, verdicts))
+        return verdicts[0]
+
+    def verdicts(self, model: ModelFiles, forced: str = "") -> list[tuple[Backend, Support]]:
+        """What the backends say of ``model``, the best first; of ``forced`` alone if it is named.
+
+        Raises ``UnsupportedModel`` where there is none of that name.
+        """
         if forced and forced not in self.backends:
             raise UnsupportedModel(self._no_such_backend(forced))
-        candidates = [self.backends[forced]] if forced else list(self.backends.values())
-        best: tuple[Backend, Support] | None = None
-        refusals: list[str] = []
-        for backend in candidates:
-            support = self.judge(backend, model)
-            if support.score <= 0:
-                refusals.append(f"{backend.name}: {support.reason or 'no reason given'}")
-            elif best is None or support.score > best[1].score:
-                best = (backend, support)
-        if best is None:
-            raise UnsupportedModel(self._no_backend_for(model, refusals))
-        return best
+        asked = [self.backends[forced]] if forced else list(self.backends.values())
+        found = [(backend, self.judge(backend, model)) for backend in asked]
+        return sorted(found, key=lambda verdict: -verdict[1].score)
 
-    def _no_backend_for(self, model: ModelFiles, refusals: list[str]) -> str:
+    def _no_backend_for(
+        self, model: ModelFiles, refusing: Sequence[tuple[Backend, Support]]
+    ) -> str:
+        refusals = [f"{b.name}: {support.reason or 'no reason given'}" for b, support in refusing]
         failures = [f"{r.name}: plugin failed: {r.error}" for r in self.reports if r.error]
         reasons = refusals + failures or ["no backend is installed"]
         return f"no backend can run model '{model.name}': " + "; ".join(reasons)

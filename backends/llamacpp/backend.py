@@ -28,6 +28,8 @@ from lhama.plugins.gguf import GGUF, GGUFError, read
 
 MISSING = "llama-cpp-python is not installed: pip install 'lhama[llamacpp]'"
 
+AHEAD_ON_PROCESSORS = "measured to be faster than PyTorch on a processor"
+
 
 class LlamaCppBackend:
     """``lhama.plugins.backend.Backend`` on llama-cpp-python's low-level API."""
@@ -51,6 +53,8 @@ class LlamaCppBackend:
         if header.architecture not in KNOWN:
             name = header.architecture or "none"
             return Support(0, f"llama.cpp does not know the architecture {name!r}")
+        if not _accelerators() and not devices.nvidia():
+            return Support(80, AHEAD_ON_PROCESSORS)
         if devices.nvidia() and not _has_library("cuda"):
             return Support(55, "this build of llama.cpp cannot use the NVIDIA card")
         return Support(80)

@@ -29,6 +29,8 @@ from lhama.plugins.backend import (
 )
 from lhama.plugins.gguf import GGUF, GGUFError, read
 
+BEHIND_ON_PROCESSORS: Final = "float32 on a processor: measured to be slower than llama.cpp"
+
 _NEEDED: Final = ("torch", "numpy", "gguf", "tokenizers")
 
 
@@ -58,7 +60,9 @@ class PyTorchBackend:
             return Support(0, str(error))
         cards = [device for device in _accelerators() if device.kind == "cuda"]
         if not cards:
-            return Support(50)
+            return Support(
+                50, "float32 on a processor: right, and measured to be slower than llama.cpp"
+            )
         capability = devices.compute_capability(cards[0])
         return support.judge(header, shape, capability, model.adapters)
 

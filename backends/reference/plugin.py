@@ -38,7 +38,7 @@ class ReferenceBackend:
         architecture = gguf.read(model.weights).architecture
         if architecture != ARCHITECTURE:
             return Support(0, f"runs test models only, not {architecture!r}")
-        return Support(100)
+        return Support(100, "nobody else runs test models")
 
     def estimate(self, model: ModelFiles, options: LoadOptions) -> MemoryEstimate:
         return MemoryEstimate(128, options.slots * options.context * 8, 0)

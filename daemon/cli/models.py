@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from lhama.daemon.cli import output
+from lhama.daemon.cli import output, pipelines
 from lhama.daemon.cli.client import Client, ServerError
-from lhama.daemon.errors import ModelNotFound
+from lhama.daemon.errors import LhamaError, ModelNotFound
 
 SHORT_DIGEST = 12
 
@@ -41,6 +41,19 @@ def running(client: Client) -> None:
     ]
     header = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")
     output.say(output.table(header, rows))
+    for line in _backends(client) if rows else ():
+        output.say(line)
+
+
+def _backends(client: Client) -> Iterator[str]:
+    """Which backend runs each model and why, if the server is a lhama."""
+    try:
+        found = pipelines.fetch(client).models
+    except LhamaError:
+        return
+    for one in found:
+        why = f": {one.reason}" if one.reason else ""
+        yield f"{one.model} runs on {one.backend}, {one.device}{why}"
 
 
 def processor(size: int, on_device: int) -> str:

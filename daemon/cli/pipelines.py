@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 
 from lhama.daemon.cli.client import Client, ServerError
 from lhama.daemon.errors import LhamaError, ModelNotFound
-from lhama.daemon.protocol.pipelines import Pipeline, PipelinesReply
+from lhama.daemon.protocol.pipelines import BackendsReply, Pipeline, PipelinesReply
 
 
 class NotLhama(LhamaError):
@@ -32,6 +33,12 @@ def fetch_one(client: Client, model: str, steps: int = 0) -> Pipeline:
     raise ModelNotFound(
         f"model '{model}' is not loaded: ask it something first, as in 'lhama run {model} hello'"
     )
+
+
+def verdicts(client: Client, model: str) -> BackendsReply:
+    """Which backends could run a model, the best first."""
+    path = f"/api/lhama/backends?{urlencode({'model': model})}"
+    return msgspec.convert(_call(client, "get", path), BackendsReply)
 
 
 def arrange(client: Client, model: str, pipeline: str) -> None:

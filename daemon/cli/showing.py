@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from lhama.daemon.cli import output
+from lhama.daemon.cli import output, pipelines
 from lhama.daemon.cli.client import Client, Json
-from lhama.daemon.errors import BadRequest
+from lhama.daemon.errors import BadRequest, LhamaError
+from lhama.daemon.protocol.pipelines import Verdict
 
 LICENSE_LINES = 2
 """Lines of a license shown among other sections."""
@@ -27,21 +28,27 @@ def show(client: Client, model: str, parts: Sequence[str], verbose: bool = False
     answer = client.post("/api/show", {"model": model, "verbose": verbose})
     if parts:
         output.say(answer.get(parts[0], ""))
-    else:
-        output.say(render(answer, verbose=verbose))
+        return
+    try:
+        verdicts = pipelines.verdicts(client, model).verdicts
+    except LhamaError:  # an Ollama, or a model that lies elsewhere
+        verdicts = []
+    output.say(render(answer, verdicts, verbose=verbose))
 
 
-def render(answer: Json, *, verbose: bool = False) -> str:
-    """The answer of ``/api/show`` as text: sections with indented columns."""
+def render(answer: Json, verdicts: Sequence[Verdict] = (), *, verbose: bool = False) -> str:
+    """The answer of ``/api/show`` as text, and which backends take the model: sections with
+    indented columns."""
     blocks = []
-    for title, rows in _sections(answer, verbose):
+    for title, rows in _sections(answer, verdicts, verbose):
         if rows:
             blocks.append(f"  {title}\n{output.table((), rows, indent=' ' * 4)}\n")
     return "\n".join(blocks)
 
 
-def _sections(answer: Json, verbose: bool) -> Iterator[Section]:
+def _sections(answer: Json, verdicts: Sequence[Verdict], verbose: bool) -> Iterator[Section]:
     yield "Model", _model(answer)
+    yield "Backends", [(one.backend, str(one.score), one.reason) for one in verdicts]
     yield "Capabilities", [(name,) for name in answer.get("capabilities") or []]
     if projector := answer.get("projector_info"):
         yield "Projector", _projector(projector)

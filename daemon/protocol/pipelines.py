@@ -12,6 +12,8 @@ class Pipeline(msgspec.Struct):
 
     model: str
     backend: str
+    reason: str
+    """Why this backend."""
     device: str
     slots: int
     size: int
@@ -36,6 +38,22 @@ class PipelinesReply(msgspec.Struct):
     queued: int
     """Requests that wait for a model to be loaded."""
     models: list[Pipeline]
+
+
+class Verdict(msgspec.Struct):
+    """What one backend says of a model."""
+
+    backend: str
+    score: int
+    """0: it cannot run it. The highest gets it."""
+    reason: str
+
+
+class BackendsReply(msgspec.Struct):
+    """Answers ``GET /api/lhama/backends?model=``."""
+
+    verdicts: list[Verdict]
+    """The best first."""
 
 
 class ArrangeRequest(msgspec.Struct):

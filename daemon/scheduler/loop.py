@@ -31,6 +31,7 @@ from lhama.daemon.scheduler.runner import OutOfMemoryAtLoad, Runner
 from lhama.daemon.scheduler.table import Entry, LoadedModel, Observation, Want
 from lhama.daemon.store.model import StoredModel
 from lhama.daemon.wire.messages import Observe, Observed
+from lhama.plugins.backend import Support
 from lhama.plugins.registry import Registry
 
 log = structlog.get_logger(__name__)
@@ -144,6 +145,10 @@ class Scheduler:
         ready = [entry for entry in self._entries.values() if entry.runner.loaded is not None]
         found = await asyncio.gather(*map(one, ready))
         return [observation for observation in found if observation is not None]
+
+    async def verdicts(self, model: StoredModel) -> list[tuple[str, Support]]:
+        """What the backends say of a model, by name; the first would get it now."""
+        return await asyncio.to_thread(self._planner.verdicts, model)
 
     def arrange(self, model: StoredModel, pipeline: str) -> bool:
         """Have a loaded model's line use another order; False if it is not loaded."""
@@ -403,6 +408,7 @@ class Scheduler:
             slots=loaded.slots,
             expires_at=entry.used_ns + entry.keep_alive,  # for ever: in 292 years
             backend=entry.plan.message.backend,
+            reason=entry.plan.reason,
             device=loaded.device,
             pipeline=loaded.pipeline,
             notes=tuple(loaded.notes),

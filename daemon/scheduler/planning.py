@@ -17,7 +17,13 @@ from lhama.daemon.scheduler.placement import (
 from lhama.daemon.store.model import StoredModel
 from lhama.daemon.wire.messages import Load
 from lhama.plugins import gguf
-from lhama.plugins.backend import Device, LoadOptions, MemoryEstimate, UnsupportedModel
+from lhama.plugins.backend import (
+    Device,
+    LoadOptions,
+    MemoryEstimate,
+    Support,
+    UnsupportedModel,
+)
 from lhama.plugins.registry import Registry
 
 GENERATION_BATCH = 512
@@ -42,6 +48,8 @@ class Plan:
     accelerators: int
     free_bytes: int
     """Of the accelerators together; 0 without one."""
+    reason: str
+    """Why this backend; empty if it gave none."""
 
 
 class Planner:
@@ -65,7 +73,7 @@ class Planner:
         files, settings = model.files(), self._settings
         try:
             header = gguf.read(files.weights)
-            backend, _ = self._backends.choose(files, settings.backend)
+            backend, support = self._backends.choose(files, settings.backend)
         except (gguf.GGUFError, UnsupportedModel) as e:
             raise LoadError(f"unable to load model: {e}") from e
         except OSError as e:
@@ -114,7 +122,13 @@ class Planner:
             estimate=estimate(chosen),
             accelerators=len(accelerators),
             free_bytes=sum(d.free_bytes for d in accelerators),
+            reason="it was asked for" if settings.backend else support.reason,
         )
+
+    def verdicts(self, model: StoredModel) -> list[tuple[str, Support]]:
+        """What the backends say of a model, the best first; of the one asked for alone."""
+        found = self._backends.verdicts(model.files(), self._settings.backend)
+        return [(backend.name, support) for backend, support in found]
 
     def _notice_lost(self, name: str, devices: Sequence[Device], request: LoadRequest) -> None:
         """Raise ``LoadError`` rather than compute on the processor what ran on a card before."""

@@ -25,6 +25,8 @@ class LoadedModel:
     slots: int
     expires_at: int
     backend: str
+    reason: str
+    """Why this backend, in its words; empty if it gave none."""
     device: str
     pipeline: str
     notes: tuple[str, ...]

@@ -65,6 +65,7 @@ def routes() -> Table:
     table.add("POST", "/api/experimental/web_fetch", general.web_fetch)
     table.add("GET", "/api/experimental/model-recommendations", general.recommendations)
     table.add("GET", "/api/lhama/pipelines", observing.pipelines)
+    table.add("GET", "/api/lhama/backends", observing.backends)
     table.add("POST", "/api/lhama/pipeline", observing.arrange)
     table.add("GET", "/metrics", observing.show_metrics)
     table.add("GET", "/v1/models", openai.models, OPENAI)

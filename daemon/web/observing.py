@@ -5,7 +5,13 @@ from __future__ import annotations
 from aiohttp import web
 
 from lhama.daemon.errors import BadRequest, ModelNotFound
-from lhama.daemon.protocol.pipelines import ArrangeRequest, Pipeline, PipelinesReply
+from lhama.daemon.protocol.pipelines import (
+    ArrangeRequest,
+    BackendsReply,
+    Pipeline,
+    PipelinesReply,
+    Verdict,
+)
 from lhama.daemon.scheduler import Observation
 from lhama.daemon.web import lookup, metrics
 from lhama.daemon.web.body import read_json
@@ -31,6 +37,7 @@ def _pipeline(observation: Observation) -> Pipeline:
     return Pipeline(
         model=loaded.model.name.short,
         backend=loaded.backend,
+        reason=loaded.reason,
         device=loaded.device,
         slots=loaded.slots,
         size=loaded.size,
@@ -43,6 +50,18 @@ def _pipeline(observation: Observation) -> Pipeline:
         now_ns=line.now_ns,
         counters=line.counters,
         spans=line.spans,
+    )
+
+
+async def backends(request: web.Request) -> web.Response:
+    """Which backends could run ``?model=`` here, and why the first one does."""
+    service = request.app[SERVICE]
+    model = await lookup.for_chat(service, request.query.get("model", ""))
+    verdicts = await service.scheduler.verdicts(model)
+    return json_reply(
+        BackendsReply(
+            [Verdict(backend, support.score, support.reason) for backend, support in verdicts]
+        )
     )
 
 

@@ -66,7 +66,9 @@ def test_ps_of_a_recorded_server(server: Replay, lhama: Lhama) -> None:
 def test_show_of_a_recorded_server(server: Replay, lhama: Lhama) -> None:
     server.on("POST /api/show", ndjson(recorded("show_c8")))
     assert lhama("show", "c8").out == SHOWN
-    assert server.seen[-1].json == {"model": "c8", "verbose": False}
+    asked, about_lhama = server.seen
+    assert asked.json == {"model": "c8", "verbose": False}
+    assert about_lhama.path.startswith("/api/lhama/"), "a recorded server knows none of it"
     server.on("POST /api/show", ndjson(recorded("show_c7_list")))
     assert lhama("show", "c7").out.rstrip().endswith("  License\n    MIT\n    Apache")
     verbose = lhama("show", "c7", "-v").out

@@ -91,6 +91,18 @@ def test_top_shows_a_model_at_work(daemon: Daemon, lhama: Lhama) -> None:
     assert int(row[-3]) > 50, "tokens per second"
 
 
+def test_show_and_ps_say_which_backend_and_why(lhama: Lhama) -> None:
+    sections = lhama("show", "ref").split("\n\n")
+    [backends] = [part for part in sections if part.startswith("  Backends")]
+    first, *others = backends.splitlines()[1:]
+    assert first.split(maxsplit=2) == ["reference", "100", "nobody else runs test models"]
+    assert {line.split()[0] for line in others} >= {"llamacpp", "pytorch"}
+    lhama("run", "ref", "hello")
+    assert lhama("ps").splitlines()[-1] == (
+        "ref:latest runs on reference, cpu: nobody else runs test models"
+    )
+
+
 def test_what_cannot_be_shown(lhama: Lhama) -> None:
     assert "not found" in lhama("trace", "nobody", "out.json", fails=True)
     assert "--streams takes numbers" in lhama("bench", "ref", "--streams", "1,x", fails=True)

@@ -402,6 +402,13 @@ def test_the_best_score_wins_and_the_first_of_equals() -> None:
     assert (backend.name, support.score) == ("b", 90)
 
 
+def test_verdicts_come_best_first() -> None:
+    registry = registry_of(Choice("a", 50, "slow"), Choice("b", 0, "too small"), Choice("c", 90))
+    verdicts = [(b.name, s.score, s.reason) for b, s in registry.verdicts(MODEL)]
+    assert verdicts == [("c", 90, ""), ("a", 50, "slow"), ("b", 0, "too small")]
+    assert [backend.name for backend, _ in registry.verdicts(MODEL, "b")] == ["b"]
+
+
 def test_forcing_overrules_scores_but_not_refusals() -> None:
     registry = registry_of(Choice("a", 50), Choice("b", 90), Choice("c", 0, "too small"))
     assert registry.choose(MODEL, "a")[0].name == "a"

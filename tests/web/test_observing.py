@@ -75,6 +75,22 @@ async def test_the_order_is_changed_while_a_stream_runs(server: Server, ref: Non
     assert orders == {"off", "host"}
 
 
+async def test_the_backends_say_what_they_make_of_a_model(server: Server, ref: None) -> None:
+    reply = await server.send("GET", "/api/lhama/backends?model=ref")
+    first, *others = reply.json()["verdicts"]
+    assert first == {
+        "backend": "reference",
+        "score": 100,
+        "reason": "nobody else runs test models",
+    }
+    assert {one["backend"] for one in others} >= {"llamacpp", "pytorch"}
+    assert all(one["score"] == 0 and one["reason"] for one in others)
+    await server.send("POST", "/api/generate", ASK)
+    assert (await _line(server))["reason"] == first["reason"]
+    assert (await server.send("GET", "/api/lhama/backends?model=nobody")).status == 404
+    assert (await server.send("GET", "/api/lhama/backends")).status == 400
+
+
 async def test_what_cannot_be_arranged(server: Server, ref: None) -> None:
     async def arrange(body: dict[str, Any]) -> tuple[int, str]:
         reply = await server.send("POST", "/api/lhama/pipeline", body)
