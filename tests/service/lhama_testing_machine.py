@@ -96,7 +96,7 @@ def booted(folder: Path) -> Iterator[Machine]:
     try:
         yield Machine(_init(outside, folder / "boot.log"))
     finally:
-        for process in psutil.Process(outside.pid).children():
+        for process in _children(outside):
             process.kill()  # the first process of its namespace takes all others along
         outside.wait(30)
         _remove_groups(folder, f"lhama-test-{outside.pid}")
@@ -106,7 +106,7 @@ def _init(outside: subprocess.Popen[bytes], log: Path) -> psutil.Process:
     """The machine's first process, once it serves."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and outside.poll() is None:
-        for child in psutil.Process(outside.pid).children():
+        for child in _children(outside):
             with contextlib.suppress(psutil.Error):
                 if child.name() == "systemd":
                     ran = Machine(child).run("systemctl", "is-active", "lhama-test.target")
@@ -114,6 +114,13 @@ def _init(outside: subprocess.Popen[bytes], log: Path) -> psutil.Process:
                         return child
         time.sleep(0.1)
     pytest.skip(f"systemd does not run here: {log.read_text()[-300:]}")
+
+
+def _children(outside: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(outside.pid).children()
+    except psutil.Error:  # it has given up
+        return []
 
 
 def _remove_groups(folder: Path, name: str) -> None:
