@@ -15,7 +15,7 @@ PROMPTS = (
     "A recipe for pancakes: take two eggs and",
 )
 
-OPTIONS = LoadOptions(slots=4, context=256, batch=64, threads=2)
+OPTIONS = LoadOptions(slots=4, context=128, batch=64, threads=2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lhama_openai.body import body
+from lhama_openai.stream import AnswerReader
 from lhama_testing_daemon import Daemon, free_port, running
 from lhama_testing_environment import Environment
 
 from lhama.backends.reference.model import Behaviour, write
+from lhama.plugins.backend import Sampling
+from lhama.plugins.text import End, Piece, Question, Turn
 
 ROOT = Path(__file__).parents[2]
 KEY = "open-sesame"
@@ -325,10 +329,65 @@ def test_llama_server_keeps_to_a_schema(before_llama_server: Daemon) -> None:
     assert isinstance(json.loads(reply["message"]["content"])["n"], int)
 
 
-def test_llama_server_takes_tools(before_llama_server: Daemon) -> None:
-    """A model of this size calls none, whatever it is told; its answer comes all the same."""
-    reply = chat(before_llama_server, "smollm2", tools=[WEATHER])
-    assert reply["message"]["content"] or reply["message"]["tool_calls"]
+BEGUN = "<tool_call>\n"
+"""A model of this size makes no call by itself: its answer is begun for it."""
+
+PORTO = {"city": {"type": "string", "enum": ["Porto"]}}
+WEATHER_IN_PORTO = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": PORTO, "required": ["city"]},
+    },
+}
+
+
+def test_llama_servers_calls_are_read(llama_server: str) -> None:
+    """No protocol of Ollama's can demand a call, so this is asked of the server directly, in the plugin's
+    words and one more."""
+    question = Question(
+        (Turn("user", "What is the weather in Porto?"), Turn("assistant", BEGUN)),
+        tools=(WEATHER_IN_PORTO,),
+        sampling=Sampling(temperature=0),
+        most_tokens=60,
+    )
+    path, content = body(question, "smollm2", "llama.cpp")
+    data = json.dumps({**content, "tool_choice": "required"}).encode()
+    reader = AnswerReader()
+    with urllib.request.urlopen(llama_server + path, data) as reply:
+        news = [one for line in reply for one in reader.feed(line)]
+    calls = [call for one in news if isinstance(one, Piece) for call in one.calls]
+    assert calls
+    assert all((call.name, call.arguments) == ("weather", {"city": "Porto"}) for call in calls)
+    assert len({call.id for call in calls}) == len(calls)
+    assert isinstance(news[-1], End)
+
+
+def test_llama_server_takes_tools_and_what_they_gave(before_llama_server: Daemon) -> None:
+    call = {"function": {"name": "weather", "arguments": {"city": "Porto"}}}
+    asked = [*HELLO, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    asked.append({"role": "tool", "tool_name": "weather", "content": "rain"})
+    reply = chat(before_llama_server, "smollm2", asked, tools=[WEATHER_IN_PORTO])
+    without = chat(before_llama_server, "smollm2")
+    assert reply["done"]
+    # The tools, the call and its result: all of them are in the prompt.
+    assert reply["prompt_eval_count"] > without["prompt_eval_count"] + 60
+
+
+def test_llama_servers_errors_within_an_answer_are_told(before_llama_server: Daemon) -> None:
+    """It refuses a call that it cannot read, after it has begun to answer."""
+    begun = [*HELLO, {"role": "assistant", "content": BEGUN}]
+    status, said = refusal(
+        before_llama_server,
+        "/api/chat",
+        model="smollm2",
+        messages=begun,
+        tools=[WEATHER_IN_PORTO],
+        options=GREEDY,
+        stream=False,
+    )
+    assert status == 502
+    assert said.startswith("llama: The model produced output that does not match")
 
 
 def test_llama_servers_refusals_are_told(before_llama_server: Daemon) -> None:

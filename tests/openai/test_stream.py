@@ -113,6 +113,16 @@ def test_calls_that_share_an_index_are_told_by_their_ids() -> None:
     assert calls(*both) == TWO
 
 
+def test_a_call_that_is_cut_by_the_limit_is_no_call() -> None:
+    whole = fragment(0, "c1", name="now", arguments="{}")
+    cut = fragment(1, "c2", name="add", arguments='{"a": 1,')
+    events = [delta(tool_calls=[whole]), delta(tool_calls=[cut]), delta("length")]
+    assert list(AnswerReader().feed(sse(*events))) == [
+        Piece(calls=(Call("now", {}, "c1"),)),
+        End("length", 0, 1),
+    ]
+
+
 def test_log_probabilities() -> None:
     one = {"token": "é", "logprob": -0.5, "bytes": [195, 169], "top_logprobs": []}
     other = {"token": "x", "logprob": -2.0, "bytes": None}

@@ -119,6 +119,8 @@ class AnswerReader:
             except ValueError:
                 arguments = None
             if not isinstance(arguments, dict):
+                if self._reason == "length":
+                    break  # the answer was cut in the middle of this call
                 raise TextError(f"the arguments of a call of {call.name} are no JSON object")
             self._pieces += 1
             found.append(Piece(calls=(Call(call.name, arguments, call.id),)))
