@@ -18,6 +18,9 @@ HOUR: Duration = 60 * MINUTE
 FOREVER: Duration = 2**63 - 1
 """Go's largest duration, about 292 years; any negative ``keep_alive`` means it."""
 
+_MOST = 2**63
+"""What Go counts to before it looks at a sign."""
+
 _UNITS = {
     "ns": NANOSECOND,
     "us": MICROSECOND,
@@ -33,7 +36,7 @@ _TERM = re.compile(r"([0-9]*)(\.[0-9]*)?([^0-9.]*)")
 
 def parse(text: str) -> Duration:
     """Read a Go duration. Raises ``ValueError`` with Go's own text."""
-    invalid = f"time: invalid duration {quote(text)}"
+    invalid = f"time: invalid duration {_quoted(text)}"
     rest = text
     negative = rest[:1] == "-"
     if rest[:1] in ("-", "+"):
@@ -47,16 +50,19 @@ def parse(text: str) -> Duration:
         match = _TERM.match(rest)
         assert match is not None, "every part is optional"
         whole, fraction, unit = match[1], match[2] or "", match[3]
-        if not whole and len(fraction) < 2:
+        count = int(whole or "0")
+        if count > _MOST or (not whole and len(fraction) < 2):
             raise ValueError(invalid)
         if not unit:
-            raise ValueError(f"time: missing unit in duration {quote(text)}")
+            raise ValueError(f"time: missing unit in duration {_quoted(text)}")
         if unit not in _UNITS:
-            raise ValueError(f"time: unknown unit {quote(unit)} in duration {quote(text)}")
+            raise ValueError(f"time: unknown unit {_quoted(unit)} in duration {_quoted(text)}")
         size = _UNITS[unit]
         digits = fraction[1:]
-        total += int(whole or "0") * size
+        total += count * size
         total += int(digits) * size // 10 ** len(digits) if digits else 0
+        if total > _MOST:
+            raise ValueError(invalid)
         rest = rest[match.end() :]
     if total > FOREVER + negative:
         raise ValueError(invalid)
@@ -84,6 +90,19 @@ def seconds(value: float) -> Duration:
     """A number of seconds as a ``keep_alive`` duration: a negative one is for ever, as is one that
     no duration holds."""
     return int(value * SECOND) if 0 <= value < FOREVER / SECOND else FOREVER
+
+
+def _quoted(text: str) -> str:
+    """A text as errors about durations show it: every byte outside of ASCII's printable as it is."""
+    shown = (
+        f"\\{chr(byte)}"
+        if byte in b'"\\'
+        else chr(byte)
+        if 0x20 <= byte < 0x80
+        else f"\\x{byte:02x}"
+        for byte in text.encode()
+    )
+    return f'"{"".join(shown)}"'
 
 
 def quote(text: str) -> str:

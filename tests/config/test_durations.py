@@ -33,6 +33,9 @@ def test_parse(text: str, expected: int) -> None:
         ("10", 'time: missing unit in duration "10"'),
         ("5x", 'time: unknown unit "x" in duration "5x"'),
         (".s", 'time: invalid duration ".s"'),
+        ("5µ\t", r'time: unknown unit "\xc2\xb5\x09" in duration "5\xc2\xb5\x09"'),
+        ("99999999999999999999x", 'time: invalid duration "99999999999999999999x"'),
+        ("9999999999s5x", 'time: invalid duration "9999999999s5x"'),
         ("9999999h", 'time: invalid duration "9999999h"'),
     ],
 )
