@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -33,9 +33,19 @@ class Dialect:
         return retry(reply, error)
 
 
+def failed(request: web.Request, error: LhamaError, *, streaming: bool = False) -> web.Response:
+    """The reply to a request that failed in its handler."""
+    reply = request[DIALECT].reply(error, streaming=streaming)
+    reply.headers.update(request.get(STREAM_HEADERS, {}))
+    return reply
+
+
 NATIVE = Dialect("native")
 OPENAI = Dialect("openai", openai_envelope)
 ANTHROPIC = Dialect("anthropic", anthropic_envelope)
+
+STREAM_HEADERS: web.RequestKey[Mapping[str, str]] = web.RequestKey("stream headers", Mapping)
+"""Headers of the stream that a client asked for; an error in its place has them too."""
 
 DIALECT: web.RequestKey[Dialect] = web.RequestKey("dialect", Dialect)
 """What the client of a request speaks; set for every request that reaches a handler."""

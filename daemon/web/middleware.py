@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from lhama.daemon import descriptors
 from lhama.daemon.errors import Busy, ShuttingDown, Unauthorized
 from lhama.daemon.web import access, health, page
-from lhama.daemon.web.dialects import DIALECT, NATIVE
+from lhama.daemon.web.dialects import DIALECT, NATIVE, failed
 from lhama.daemon.web.outgoing import foreseen
 from lhama.daemon.web.replies import empty_reply, plain_reply, redirect_reply
 from lhama.daemon.web.routes import Handler, Match, Table
@@ -188,7 +188,7 @@ async def guarded(handler: Handler, request: web.Request) -> web.StreamResponse:
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception as error:
-        return request[DIALECT].reply(foreseen(error, request))
+        return failed(request, foreseen(error, request))
 
 
 async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:

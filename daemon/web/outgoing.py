@@ -10,7 +10,7 @@ from aiohttp import web
 
 from lhama.daemon.errors import LhamaError
 from lhama.daemon.protocol.answer import Answer
-from lhama.daemon.web.dialects import DIALECT
+from lhama.daemon.web.dialects import STREAM_HEADERS, failed
 from lhama.daemon.web.generation import Generation
 from lhama.daemon.web.replies import error_text, json_reply, truncation
 from lhama.daemon.web.service import SERVICE
@@ -27,6 +27,8 @@ class Outgoing:
         self._request = request
         self._answer = answer
         self._stream = stream
+        if stream:
+            request[STREAM_HEADERS] = answer.stream_headers
 
     async def control(self, reason: str) -> web.StreamResponse:
         """The reply where nothing is to be computed."""
@@ -62,7 +64,7 @@ class Outgoing:
         except Exception as problem:
             error = foreseen(problem, self._request)
             if not stream.begun:
-                return self._request[DIALECT].reply(error, streaming=True)
+                return failed(self._request, error, streaming=True)
             await stream.write(self._answer.broken(error.status, error_text(error)))
         return await stream.end()
 

@@ -277,3 +277,14 @@ async def test_a_cut_prompt_is_told_in_a_header_and_in_the_usage(
                 assert header is not None
                 assert f'"truncated_tokens":{header}'.encode() in told[0]
                 assert int(header) > 256
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+async def test_an_error_in_a_streams_place_has_its_headers(server: Server, path: str) -> None:
+    body = {"model": "nope", "input": "x", "max_tokens": 1}
+    body["messages"] = [{"role": "user", "content": "x"}]
+    for stream, caching in ((True, "no-cache"), (False, None)):
+        reply = await server.ask(f"POST {path}", {**body, "stream": stream})
+        assert (reply.status, reply.header("cache-control")) == (404, caching)
+    refused = await server.ask(f"POST {path}", {**body, "stream": True, "model": 5})
+    assert (refused.status, refused.header("cache-control")) == (400, None)
