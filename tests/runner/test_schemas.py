@@ -109,9 +109,31 @@ def test_white_space_stands_where_llama_cpp_allows_it(
     assert writes(grammars.make(json.dumps(schema)), text) is right
 
 
+def test_what_must_be_there_comes_first(grammars: Grammars) -> None:
+    schema = json.dumps(
+        {
+            "type": "object",
+            "properties": {"a": {"type": "null"}, "b": {"type": "null"}, "c": {"type": "null"}},
+            "required": ["c"],
+        }
+    )
+    for text, right in (
+        ('{"c":null}', True),
+        ('{"c":null,"a":null,"b":null}', True),
+        ('{"a":null,"c":null}', False),
+    ):
+        assert writes(grammars.make(schema), text) is right
+
+
+def test_as_many_digits_as_llama_cpp_allows(grammars: Grammars) -> None:
+    for text, right in (("1234567890123456", True), ("12345678901234567", False)):
+        assert writes(grammars.make('{"type": "number"}'), text) is right
+        assert writes(grammars.make("json"), '{"n":' + text + "}")
+
+
 def test_a_number_ends(grammars: Grammars) -> None:
     grammar, masks = grammars.make('{"type": "number"}'), Masks(TOKENIZER.vocab)
-    for byte in b"0." + b"3" * 20:
+    for byte in b"0." + b"3" * 16:
         assert allowed(masks, grammar) >> byte & 1
         grammar.accept(byte)
     assert not allowed(masks, grammar) >> ord("3") & 1

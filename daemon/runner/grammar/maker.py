@@ -26,9 +26,10 @@ FREE = '%llguidance {"no_forcing": true}\n'
 
 _VALUE = r"""
 STRING: /"(\\(["\\\/bfnrt]|u[0-9a-fA-F]{4})|[^"\\\x00-\x1F\x7F])*"/
-NUMBER: /-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,4})?/
+NUMBER: /-?(0|[1-9][0-9]{0,%d})(\.[0-9]{1,%d})?([eE][+-]?[0-9]{1,4})?/
 """
-"""Numbers have no end of their own: without a bound a small model writes 0.3333 for ever."""
+"""Numbers have no end of their own: without a bound a small model writes 0.3333 for ever. Under a schema
+the bounds are llama.cpp's."""
 
 JSON = (
     FREE
@@ -40,7 +41,7 @@ pair: STRING ":" SPACE? value
 array: "[" SPACE? (value ("," SPACE? value)*)? SPACE? "]"
 SPACE: /[ \t\n]{1,100}/
 """
-    + _VALUE
+    + _VALUE % (19, 20)
 )
 """``format: json`` in Lark's notation, with white space where Ollama's grammar has it."""
 
@@ -54,7 +55,7 @@ pair: STRING SPACE? ":" SPACE? value
 array: "[" SPACE? (value ("," SPACE? value)*)? SPACE? "]"
 SPACE: / |\n{1,2}[ \t]{0,20}/
 """
-    + _VALUE
+    + _VALUE % (15, 16)
 )
 """Any JSON, with white space where llama.cpp allows it in answers to a schema. A schema's own
 grammar allows it anywhere, which is where a small model gets lost; both together are right."""

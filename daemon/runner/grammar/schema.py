@@ -2,8 +2,8 @@
 
 Ollama hands ``format`` to that server, so its reading is what clients know. The grammar itself is
 llguidance's, which follows the standard and leaves more open; this module closes what llama.cpp
-closes: objects have the properties they list and no others, tuples their exact length, integers
-sixteen digits at most. A small model left free there rambles until its context is full.
+closes: objects have the properties they list and no others, those that must be there first,
+tuples their exact length, integers sixteen digits at most. A small model left free there rambles until its context is full.
 """
 
 from __future__ import annotations
@@ -174,6 +174,11 @@ class _Reader:
                 out[key] = {k: self.node(v, f"{path}/{key}/{k}") for k, v in out[key].items()}
                 for name in out[key]:
                     check_literal(name, path)
+        if "properties" in out:
+            required = as_list(out.get("required"))
+            out["properties"] = dict(
+                sorted(out["properties"].items(), key=lambda member: member[0] not in required)
+            )
         more = out.get("additionalProperties")
         if isinstance(more, dict):
             out["additionalProperties"] = self.node(more, f"{path}/additionalProperties")
