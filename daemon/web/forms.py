@@ -10,6 +10,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from lhama.daemon.errors import Malformed
 from lhama.daemon.web.body import MAX_JSON, STALL, BodyStalled, too_large
 
+MOST_PARTS = 1000
+"""As in Go: names and headers of parts are kept, too, and the limit of the body does not count them."""
+
 _BAD = "failed to parse multipart form: "
 
 
@@ -23,7 +26,7 @@ async def read_form(request: web.Request) -> dict[str, bytes]:
     left = MAX_JSON
     try:
         reader = await request.multipart()
-        while True:
+        for _ in range(MOST_PARTS + 1):
             async with asyncio.timeout(STALL):
                 part = await reader.next()
             if part is None:
@@ -33,6 +36,7 @@ async def read_form(request: web.Request) -> dict[str, bytes]:
             value = await _read(part, left)
             left -= len(value)
             fields.setdefault(part.name or "", value)
+        raise ValueError("multipart: message too large")
     except TimeoutError:
         raise BodyStalled(f"the request body stopped for {STALL:.0f} seconds") from None
     except (ValueError, AssertionError, HttpProcessingError, ConnectionError) as error:

@@ -23,16 +23,19 @@ def each(kind: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", corpus(kind), ids=lambda path: path.name)
 
 
-async def raw(server: Server, *pieces: bytes) -> bytes:
-    """Everything the server says to these bytes until it hangs up or says no more."""
+async def raw(server: Server, *pieces: bytes, until: bytes = b"", silence: float = 1) -> bytes:
+    """Everything the server says to these bytes until it hangs up, says no more, or has said
+    ``until``."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.settings.port)
     said = b""
     try:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
-        while data := await asyncio.wait_for(reader.read(65536), 1):
+        while data := await asyncio.wait_for(reader.read(65536), silence):
             said += data
+            if until and until in said:
+                break
     except (TimeoutError, ConnectionError):
         pass
     finally:

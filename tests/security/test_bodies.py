@@ -115,7 +115,7 @@ async def test_no_device_is_read(server: Server, source: str) -> None:
         assert reply.json()["error"]
 
 
-@pytest.mark.cve("aiohttp")
+@pytest.mark.cve("aiohttp", "2025-69229")
 async def test_a_body_in_a_hundred_thousand_pieces(server: Server) -> None:
     head = b"POST /api/show HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     body = b'{"model":"' + b"x" * 100_000 + b'"}'
@@ -124,13 +124,27 @@ async def test_a_body_in_a_hundred_thousand_pieces(server: Server) -> None:
     assert said.startswith((b"HTTP/1.1 400", b"HTTP/1.1 404"))
 
 
-@pytest.mark.cve("aiohttp")
+@pytest.mark.cve("aiohttp", "2026-22815")
 async def test_trailers_without_end_are_cut_off(server: Server) -> None:
     head = b"POST /api/show HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
     trailers = [b"X-T%d: %s\r\n" % (n, b"y" * 1000) for n in range(2000)]
     said = await raw(server, head, *trailers)
     assert not said or said.startswith((b"HTTP/1.1 400", b"HTTP/1.1 404"))
     assert (await server.ask("GET /health/ready")).status == 200
+
+
+@pytest.mark.cve("2025-69228")
+async def test_a_form_of_endless_parts_is_refused(server: Server) -> None:
+    """Nothing in them but names, so that no limit of a body is ever reached."""
+    head = (
+        b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 10000000000\r\n\r\n"
+    )
+    part = b'--b\r\nContent-Disposition: form-data; name="%d' + b"y" * 4000 + b'"\r\n\r\n\r\n'
+    parts = [part % n for n in range(3000)]
+    said = await raw(server, head, *parts, until=b"message too large", silence=30)
+    assert said.startswith(b"HTTP/1.1 400")
+    assert b"message too large" in said
 
 
 @pytest.mark.cve("2026-21869")

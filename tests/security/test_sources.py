@@ -49,6 +49,14 @@ def test_no_archive_is_unpacked() -> None:
         assert not _modules(path) & {"zipfile", "tarfile", "shutil.unpack_archive"}, path
 
 
+@pytest.mark.cve("2024-23334")
+def test_no_folder_is_served() -> None:
+    for path in SOURCES:
+        assert not {name.rpartition(".")[2] for name in _calls(path)} & {"add_static", "static"}, (
+            path
+        )
+
+
 @pytest.mark.cve("2026-42248", "2026-42249")
 def test_there_is_no_updater() -> None:
     """Nothing that fetches is beside anything that installs: no pip, no download of programs."""

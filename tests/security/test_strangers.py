@@ -54,7 +54,7 @@ async def test_a_foreign_page_posts_in_vain(server: Server, origin: str, kind: s
         assert reply.header("access-control-allow-origin") is None
 
 
-@pytest.mark.cve("aiohttp")
+@pytest.mark.cve("aiohttp", "2026-34525")
 async def test_a_host_that_comes_twice_is_refused(server: Server) -> None:
     from lhama_testing_security import raw
 
