@@ -72,12 +72,14 @@ def _plugins(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"plugin {report.name}", "note", report.error)
         for warning in report.warnings:
             yield Finding(f"plugin {report.name}", "note", warning)
+    ours = {b for r in registry.reports if r.distribution == "lhama" for b in r.backends}
     for name, backend in registry.backends.items():
         found = registry.probe(backend)
         devices = ", ".join(f"{d.id} ({d.name})" for d in found.devices)
         runs = runs or bool(found.devices and name != "reference")
         if found.problem:
-            yield Finding(f"backend {name}", "note", found.problem, f"pip install 'lhama[{name}]'")
+            mend = f"pip install 'lhama[{name}]'" if name in ours else ""
+            yield Finding(f"backend {name}", "note", found.problem, mend)
         else:
             yield Finding(f"backend {name}", "ok", f"{found.version} on {devices}".strip())
     if not runs:

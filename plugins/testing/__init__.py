@@ -25,11 +25,19 @@ pytest.register_assert_rewrite(
         f"{__name__}.{name}"
         for name in ("contract", "driver", "embedding", "life", "masks", "media", "overlap")
     ),
-    *(f"{__name__}.{name}" for name in ("cache", "ends", "sampling", "steps", "tokens")),
+    *(f"{__name__}.{name}" for name in ("cache", "ends", "sampling", "steps", "textual", "tokens")),
 )
 
 from lhama.plugins.testing.conformance import BackendConformance  # noqa: E402
 from lhama.plugins.testing.fixtures import lhama_daemon, lhama_registry  # noqa: E402
 from lhama.plugins.testing.subject import Subject  # noqa: E402
+from lhama.plugins.testing.textual import TextConformance, TextSubject  # noqa: E402
 
-__all__ = ["BackendConformance", "Subject", "lhama_daemon", "lhama_registry"]
+__all__ = [
+    "BackendConformance",
+    "Subject",
+    "TextConformance",
+    "TextSubject",
+    "lhama_daemon",
+    "lhama_registry",
+]

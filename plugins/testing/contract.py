@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -42,7 +43,11 @@ def imported(backend: object, *, probe: bool) -> str:
         module=kind.__module__, name=kind.__qualname__, probe=probe, native=set(NATIVE)
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.strip()
 

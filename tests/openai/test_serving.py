@@ -158,6 +158,9 @@ def test_plugins_lists_the_servers(environment: Environment, peer: Daemon) -> No
     assert "openai " in shown
     assert " peer " in shown
     assert "no server is set up" in environment.lhama("plugins")
+    doctor = environment.lhama("doctor", OLLAMA_HOST=f"127.0.0.1:{free_port()}")
+    assert "openai: no server is set up" in doctor
+    assert "lhama[openai]" not in doctor
 
 
 def test_an_answer_is_the_other_servers(front: Daemon, peer: Daemon) -> None:

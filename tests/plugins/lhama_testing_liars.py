@@ -729,6 +729,277 @@ LIARS = {
 """By name: part of the name of a check that must find the lie, and the lie."""
 
 
-def module(source: str) -> str:
-    """A test module whose backend lies by ``source``."""
+TEXT_PREAMBLE = """
+import itertools, random, threading, time
+import pytest
+from lhama.plugins import gguf
+from lhama.plugins.backend import *
+from lhama.plugins.testing import TextConformance, TextSubject
+from lhama.plugins.text import *
+
+class Honest:
+    slots, context = 8, 100
+    residency = Residency("there", 0, 0)
+    def __init__(self, alive):
+        self.alive, self.threads = alive, []
+    def words(self, question):
+        if question.grammar:
+            return ['{"n": ', "1}"]
+        draw = random.Random(question.text or question.turns[0].content)
+        return [f"{draw.randrange(1000)} " for _ in range(1500)]
+    def start(self, question, tell):
+        gone = threading.Event()
+        thread = threading.Thread(target=self.answer, args=(question, tell, gone))
+        self.threads.append(thread)
+        thread.start()
+        return gone.set
+    def answer(self, question, tell, gone):
+        if not self.alive:
+            tell(TextError("nobody there"))
+            return
+        words = self.words(question)
+        limit = question.most_tokens
+        text = "".join(words[:limit])
+        for stop in question.stop:
+            text = text.partition(stop)[0]
+        said, count = "", 0
+        for word in words[:limit]:
+            if gone.is_set() or len(said) >= len(text):
+                break
+            time.sleep(0.0002)
+            tell(Piece(text[len(said):][:len(word)]))
+            said, count = said + word, count + 1
+        if not gone.is_set():
+            tell(End("length" if count == limit and not question.stop else "stop", 5, count))
+    def close(self):
+        for thread in self.threads:
+            thread.join()
+
+Engine = Honest
+
+class Backend:
+    name, api_version = "elsewhere", 1
+    def probe(self):
+        return Probe((Device("there", "cpu", "elsewhere", 0, 0),))
+    def supports(self, model):
+        known = gguf.read(model.weights).architecture == "elsewhere"
+        return Support(100 if known else 0, "" if known else "not one of ours")
+    def estimate(self, model, options):
+        return MemoryEstimate(0, 0, 1)
+    def load(self, model, options, progress):
+        if not self.supports(model).score:
+            raise UnsupportedModel("not one of ours")
+        return Engine(model.name != "dead")
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("kit") / "model.gguf")
+    gguf.write(path, {"general.architecture": "elsewhere"}, {"x": ((1,), "I8", b"0")})
+    return TextSubject(
+        Backend(), ModelFiles("alive", path), tools=True, constrained=True,
+        unreachable=ModelFiles("dead", path), registered=False,
+    )
+"""
+
+TEXT_CLOSING = """
+class TestIt(TextConformance):
+    test_its_module_imports_nothing_native = test_probing_imports_nothing_native = None
+"""
+
+TEXT_LIARS = {
+    "has_no_room": (
+        "what_it_says_of_itself",
+        """
+        class Engine(Honest):
+            slots = 0
+        """,
+    ),
+    "says_nothing": (
+        "an_answer_says_something",
+        """
+        class Engine(Honest):
+            def answer(self, question, tell, gone):
+                super().answer(question, lambda one: isinstance(one, Piece) or tell(one), gone)
+        """,
+    ),
+    "says_empty_things": (
+        "pieces_are_never_empty",
+        """
+        class Engine(Honest):
+            def answer(self, question, tell, gone):
+                tell(Piece())
+                super().answer(question, tell, gone)
+        """,
+    ),
+    "has_the_last_word": (
+        "nothing_comes_after_the_end",
+        """
+        class Engine(Honest):
+            def answer(self, question, tell, gone):
+                super().answer(question, tell, gone)
+                tell(Piece("and one more thing"))
+        """,
+    ),
+    "counts_nothing": (
+        "tokens_are_counted",
+        """
+        class Engine(Honest):
+            def answer(self, question, tell, gone):
+                zero = lambda one: tell(End(one.reason) if isinstance(one, End) else one)
+                super().answer(question, zero, gone)
+        """,
+    ),
+    "knows_no_limit": (
+        "a_limit_is_kept",
+        """
+        import dataclasses
+        class Engine(Honest):
+            def answer(self, question, tell, gone):
+                more = min(question.most_tokens + 1, 1000)
+                super().answer(dataclasses.replace(question, most_tokens=more), tell, gone)
+        """,
+    ),
+    "knows_no_stop": (
+        "a_stop_ends",
+        """
+        import dataclasses
+        class Engine(Honest):
+            def answer(self, question, tell, gone):
+                super().answer(dataclasses.replace(question, stop=()), tell, gone)
+        """,
+    ),
+    "wavers": (
+        "asking_again",
+        """
+        asked = itertools.count()
+        class Engine(Honest):
+            def words(self, question):
+                return [f"{next(asked)} ", *super().words(question)]
+        """,
+    ),
+    "has_one_answer": (
+        "different_questions",
+        """
+        class Engine(Honest):
+            def words(self, question):
+                return ['{"n": 1}'] if question.grammar else ["yes "] * 1500
+        """,
+    ),
+    "knows_conversations_only": (
+        "a_text_is_gone_on_with",
+        """
+        class Engine(Honest):
+            def words(self, question):
+                return super().words(question) if question.turns else []
+        """,
+    ),
+    "waits": (
+        "start_does_not_wait",
+        """
+        from lhama.plugins.testing import textual
+        textual.WAIT_SECONDS = 0.5
+        class Engine(Honest):
+            def start(self, question, tell):
+                cancel = super().start(question, tell)
+                self.threads[-1].join()
+                return cancel
+        """,
+    ),
+    "mixes_answers": (
+        "side_by_side",
+        """
+        class Engine(Honest):
+            def answer(self, question, tell, gone):
+                self.question = question
+                time.sleep(0.01)
+                super().answer(self.question, tell, gone)
+        """,
+    ),
+    "never_stops": (
+        "a_cancelled_answer_stops",
+        """
+        class Engine(Honest):
+            def start(self, question, tell):
+                super().start(question, tell)
+                return lambda: None
+        """,
+    ),
+    "cancels_once": (
+        "cancelling_twice",
+        """
+        class Engine(Honest):
+            def start(self, question, tell):
+                cancels = [super().start(question, tell)]
+                return lambda: cancels.pop()()
+        """,
+    ),
+    "cannot_cancel_what_has_ended": (
+        "cancelling_after_the_end",
+        """
+        class Engine(Honest):
+            def start(self, question, tell):
+                cancel, thread = super().start(question, tell), self.threads[-1]
+                def checked():
+                    thread.join(0.2)
+                    assert thread.is_alive(), "there is nothing to cancel"
+                    cancel()
+                return checked
+        """,
+    ),
+    "cancels_everything": (
+        "cancelling_one_leaves_the_others",
+        """
+        from lhama.plugins.testing import textual
+        textual.WAIT_SECONDS = 0.5
+        class Engine(Honest):
+            cancels = []
+            def start(self, question, tell):
+                self.cancels.append(super().start(question, tell))
+                return lambda: [cancel() for cancel in self.cancels]
+        """,
+    ),
+    "takes_no_tools": (
+        "tools_and_what_they_gave",
+        """
+        class Engine(Honest):
+            def answer(self, question, tell, gone):
+                tell(TextError("tools?")) if question.tools else super().answer(question, tell, gone)
+        """,
+    ),
+    "ignores_schemas": (
+        "keeps_to_its_schema",
+        """
+        import dataclasses
+        class Engine(Honest):
+            def words(self, question):
+                return super().words(dataclasses.replace(question, grammar=""))
+        """,
+    ),
+    "calls_failure_success": (
+        "a_server_that_is_not_there",
+        """
+        class Engine(Honest):
+            def answer(self, question, tell, gone):
+                if not self.alive:
+                    tell(TextError("nobody there", status=200))
+                else:
+                    super().answer(question, tell, gone)
+        """,
+    ),
+    "leaves_threads": (
+        "closing_ends_its_threads",
+        """
+        class Engine(Honest):
+            def close(self):
+                threading.Thread(target=threading.Event().wait, daemon=True).start()
+                super().close()
+        """,
+    ),
+}
+
+
+def module(source: str, *, text: bool = False) -> str:
+    """A test module whose backend lies by ``source``; ``text``: a backend of text engines."""
+    if text:
+        return TEXT_PREAMBLE + dedent(source) + TEXT_CLOSING
     return PREAMBLE + dedent(source) + CLOSING

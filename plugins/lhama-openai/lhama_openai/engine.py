@@ -53,6 +53,7 @@ class OpenAIEngine:
 
     def close(self) -> None:
         self._wait(self._session.close())
+        self._wait(self._loop.shutdown_default_executor())  # it has looked up names
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
