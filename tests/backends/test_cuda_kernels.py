@@ -94,6 +94,25 @@ def test_a_kernel_hands_on_what_the_next_one_takes() -> None:
     torch.testing.assert_close(yf, floats)
 
 
+def arranged(x: torch.Tensor) -> torch.Tensor:
+    """Activations as kernels for several rows take them."""
+    rows, columns = x.shape
+    blocks = -(-columns // 256)
+    y = torch.full((blocks, 8, rows // 8, 32, 8), torch.nan).half()
+    many_rows.arrange[(blocks, rows // 8)](x, y, columns, rows, False)
+    return y
+
+
+def test_a_lane_finds_its_activations_together() -> None:
+    x = torch.randn(16, 288).half()
+    y = arranged(x)
+    for row, column in ((0, 0), (3, 5), (15, 255), (9, 287), (12, 130)):
+        block, group, part = column // 256, column % 256 // 32, column % 32 // 4
+        lane = row % 8 * 4 + group % 4
+        assert y[block, part, row // 8, lane, group // 4 * 4 + column % 4] == x[row, column]
+    assert y[1].count_nonzero() == x[:, 256:].numel()  # and zeros beyond the last column
+
+
 @pytest.mark.parametrize("kind", formats.FORMATS)
 @pytest.mark.parametrize(("columns", "rows", "parts"), [(512, 3, 2), (1280, 16, 3)])
 def test_matrix_times_rows(kind: str, columns: int, rows: int, parts: int) -> None:
@@ -102,6 +121,7 @@ def test_matrix_times_rows(kind: str, columns: int, rows: int, parts: int) -> No
     x = torch.randn(padded, columns).half()
     x[rows:] = torch.nan  # rows that only fill up: nobody's result may depend on them
     wanted = x[:rows].float() @ weights.T
+    x = arranged(x)
     bias = torch.randn(80)
     y = torch.full((parts * rows, 85), torch.nan)
     many_rows.multiply[(2, parts)](
@@ -129,7 +149,21 @@ def test_logits_and_their_peaks() -> None:
     x = torch.randn(8, 256).half()
     logits, peaks = torch.full((5, 77), torch.nan), torch.full((5, 5), torch.nan)
     many_rows.multiply_scores[(2,)](
-        made.words, x, logits, peaks, 5, made.rows, 256, 77, made.number, 30.0, 8, 64, 1, 4, False
+        made.words,
+        arranged(x),
+        logits,
+        peaks,
+        5,
+        made.rows,
+        256,
+        77,
+        made.number,
+        30.0,
+        8,
+        64,
+        1,
+        4,
+        False,
     )
     wanted = 30 * torch.tanh(x[:5].float() @ weights.T / 30)
     assert error(logits, wanted) < 1e-3

@@ -1,8 +1,9 @@
 """Several tokens through the network: one of each of many rows, chunks of prompts, or both.
 
 Activations are float16 (or the type of float weights) and normed; the residual stream is float32.
-Up to 64 tokens matrices are multiplied as they lie; more are worth writing them out in float16 for
-cuBLAS, one matrix after the other into the same scratch.
+Up to 64 tokens matrices are multiplied as they lie, by activations laid out for the tensor cores;
+more are worth writing them out in float16 for cuBLAS, one matrix after the other into the same
+scratch.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class Several:
         # Written out only for more than a few tokens.
         self._plain = floats(largest if most > FEW else 0, dtype=torch.float16)
         self._last = floats(-(-rows // FEW) * FEW, shape.width, dtype=plain)
+        widest = max(shape.width, queries, shape.hidden)
+        self._arranged = floats(few * -(-widest // 256) * 256, dtype=torch.float16)
 
     # ------------------------------------------------------------------------------------- steps
 
@@ -119,12 +122,14 @@ class Several:
         few = count <= FEW and all(matrix.form for matrix in block.qkv)
         parts = tiling.parts_of(block.qkv[0]) if few else 1
         qkv = self._qkv.view(-1)[: parts * count * self._qkv_size].view(parts * count, -1)
-        column = 0
+        column, x = 0, self._x[:count]
+        quantised = count <= FEW and any(matrix.form for matrix in block.qkv)
+        arranged = self._arrange(x) if quantised else x
         for matrix in block.qkv:
             bias = block.qkv_bias
             if bias is not None:
                 bias = bias[column : column + matrix.outputs]
-            self._product(self._x[:count], matrix, bias, qkv, column, parts)
+            self._product(x, arranged, matrix, bias, qkv, column, parts)
             column += matrix.outputs
         self._attention.spread(index, block, qkv, (tokens.slots, tokens.positions), parts)
         if single:
@@ -139,8 +144,9 @@ class Several:
         if gate.form and count <= FEW:
             tile = tiling.several_gated(gate)
             kernels.multiply_gated[(-(-gate.rows // tile.rows),)](
-                gate.words, up.words, x, y, SHRUNK, gate.rows, gate.columns, gate.number, gelu,
-                padded(count), *tile, self._pdl, num_warps=tile.warps, launch_pdl=self._pdl,
+                gate.words, up.words, self._arrange(x), y, SHRUNK, gate.rows, gate.columns,
+                gate.number, gelu, padded(count), *tile, self._pdl,
+                num_warps=tile.warps, launch_pdl=self._pdl,
             )  # fmt: skip
             return SHRUNK
         pair = [torch.mm(x, self._written_out(m).t()) for m in (gate, up)]
@@ -153,21 +159,33 @@ class Several:
     def _multiply(self, x: torch.Tensor, matrix: Matrix, bias: torch.Tensor | None) -> int:
         """Products into ``_parts``; how many parts there are."""
         count = len(x)
-        parts = tiling.parts_of(matrix) if matrix.form and count <= FEW else 1
+        few = matrix.form is not None and count <= FEW
+        parts = tiling.parts_of(matrix) if few else 1
         y = self._parts[: parts * count * matrix.outputs].view(parts * count, matrix.outputs)
-        self._product(x, matrix, bias, y, 0, parts)
+        self._product(x, self._arrange(x) if few else x, matrix, bias, y, 0, parts)
         return parts
 
+    def _arrange(self, x: torch.Tensor) -> torch.Tensor:
+        """A few tokens' activations in the tensor cores' order, valid up to the next call."""
+        rows, columns = padded(len(x)), x.shape[1]
+        kernels.arrange[(-(-columns // 256), rows // 8)](
+            x, self._arranged, columns, rows, self._pdl, num_warps=4, launch_pdl=self._pdl
+        )
+        return self._arranged
+
     def _product(
-        self, x: torch.Tensor, matrix: Matrix, bias: torch.Tensor | None, y: torch.Tensor,
-        column: int, parts: int,
+        self, x: torch.Tensor, arranged: torch.Tensor, matrix: Matrix, bias: torch.Tensor | None,
+        y: torch.Tensor, column: int, parts: int,
     ) -> None:  # fmt: skip
-        """y[:, column:] = x times the matrix; ``parts`` of it below one another."""
+        """y[:, column:] = x times the matrix; ``parts`` of it below one another.
+
+        ``arranged`` is x once more, as quantised matrices of a few tokens want it.
+        """
         count = len(x)
         if matrix.form and count <= FEW:
             tile = tiling.several(matrix)
             kernels.multiply[(-(-matrix.rows // tile.rows), parts)](
-                matrix.words, x, y if bias is None else bias, y, y.shape[1], column, count,
+                matrix.words, arranged, y if bias is None else bias, y, y.shape[1], column, count,
                 matrix.rows, matrix.columns, matrix.number, padded(count), matrix.outputs, parts,
                 bias is not None, *tile, self._pdl, num_warps=tile.warps, launch_pdl=self._pdl,
             )  # fmt: skip
@@ -185,8 +203,8 @@ class Several:
         if head.form:
             tile = tiling.several(head)
             kernels.multiply_scores[(-(-head.rows // tile.rows),)](
-                head.words, x, logits, peaks, count, head.rows, head.columns, head.outputs,
-                head.number, softcap, padded(count), *tile, self._pdl,
+                head.words, self._arrange(x), logits, peaks, count, head.rows, head.columns,
+                head.outputs, head.number, softcap, padded(count), *tile, self._pdl,
                 num_warps=tile.warps, launch_pdl=self._pdl,
             )  # fmt: skip
             return

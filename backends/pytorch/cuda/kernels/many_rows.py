@@ -3,7 +3,8 @@
 A warp takes 16 or more rows of the matrix. Codes are loaded straight into the places where the
 tensor core wants its first operand: a lane owns a group of 32 weights, its eight planes (weights
 ``4p … 4p+3`` for p = 0…7) become eight products over a permuted inner dimension. Activations are
-float16 [rows, K] and lie in their natural order. A long inner dimension is cut into parts whose
+float16, laid out for it by ``arrange``: in their natural order every load would touch 16 lines of
+the cache, and all warps load all of them. A long inner dimension is cut into parts whose
 number depends on the matrix only, so a row's result does not depend on how many rows there are.
 """
 
@@ -69,15 +70,24 @@ def weight_layout(BN, KW, NW):
 
 @gluon.constexpr_function
 def row_layout(M, KW, NW):
-    """[KW, groups, words, rows of activations]: reshaped to [KW, 32, M], the second operand."""
+    """[KW, M / 8, lanes, 8]: activations as ``arrange`` lays them out, 16 bytes a lane."""
     return gl.DistributedLinearLayout(
-        reg_bases=[[0, 0, 1, 0], [0, 0, 2, 0], [0, 4, 0, 0]]
-        + [[0, 0, 0, row] for row in bits(8, M)],
-        lane_bases=[[0, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1], [0, 0, 0, 2], [0, 0, 0, 4]],
+        reg_bases=[[0, 0, 0, 1], [0, 0, 0, 2], [0, 0, 0, 4]]
+        + [[0, eight, 0, 0] for eight in bits(1, M // 8)],
+        lane_bases=[[0, 0, lane, 0] for lane in bits(1, 32)],
         warp_bases=[[0, 0, 0, 0] for _ in bits(1, NW)] + [[k, 0, 0, 0] for k in bits(1, KW)],
         block_bases=[],
-        shape=[KW, 8, 4, M],
+        shape=[KW, M // 8, 32, 8],
     )
+
+
+@gluon.constexpr_function
+def place_of(DIM, LAYOUT):
+    """``along`` for five dimensions."""
+    for other in (4, 3, 2, 1, 0):
+        if other != DIM:
+            LAYOUT = gl.SliceLayout(other, LAYOUT)
+    return LAYOUT
 
 
 @gluon.constexpr_function
@@ -180,22 +190,50 @@ def plane(
 
 
 @gluon.jit
+def arrange(x, y, K: gl.constexpr, M: gl.constexpr, PDL: gl.constexpr):
+    """Activations [M, K] in the order in which lanes want them; grid of blocks and eights of rows.
+
+    ``y`` is [blocks of 256 columns, P, eights of rows, lanes, 8], where a lane's numbers for the
+    tensor core lie together: lane ``4 r + g`` has row ``r`` of eight and, of groups ``g`` and
+    ``g + 4`` of the block, elements ``4P … 4P+3``. Columns beyond ``K`` are zeros.
+    """
+    LAYOUT: gl.constexpr = gl.BlockedLayout(
+        [1, 2, 1, 1, 4], [1, 1, 4, 8, 1], [4, 1, 1, 1, 1], [4, 3, 2, 1, 0]
+    )
+    let_next_start(PDL)
+    block, eight = gl.program_id(0), gl.program_id(1)
+    row = gl.arange(0, 8, layout=place_of(0, LAYOUT))[:, None, None, None, None]
+    far = gl.arange(0, 2, layout=place_of(1, LAYOUT))[None, :, None, None, None]
+    group = gl.arange(0, 4, layout=place_of(2, LAYOUT))[None, None, :, None, None]
+    p = gl.arange(0, 8, layout=place_of(3, LAYOUT))[None, None, None, :, None]
+    one = gl.arange(0, 4, layout=place_of(4, LAYOUT))[None, None, None, None, :]
+    column = block * (BLOCK * 32) + (far * 4 + group) * 32 + p * 4 + one
+    wait(PDL)
+    inside = (column < K) & (row >= 0)
+    v = gl.load(x + (eight * 8 + row) * K + column, mask=inside, other=0.0)
+    line = (block * 8 + p) * (M // 8) + eight
+    at = ((line * 32 + row * 4 + group) * 2 + far) * 4 + one
+    gl.store(y + at, v.to(y.dtype.element_ty))
+
+
+@gluon.jit
 def activations(
-    x, block, end, P: gl.constexpr, K: gl.constexpr, M: gl.constexpr, KW: gl.constexpr,
-    NW: gl.constexpr, MASKED: gl.constexpr,
+    x, block, end, P: gl.constexpr, M: gl.constexpr, KW: gl.constexpr, NW: gl.constexpr,
+    MASKED: gl.constexpr,
 ):  # fmt: skip
     """float16 [KW, 32, M]: elements ``4P … 4P+3`` of each group, as the second operand."""
     LAYOUT: gl.constexpr = row_layout(M, KW, NW)
-    part = block + gl.arange(0, KW, layout=along(0, LAYOUT))[:, None, None]
-    group = part * BLOCK + gl.arange(0, BLOCK, layout=along(1, LAYOUT))[None, :, None]
-    column = group * 32 + 4 * P + gl.arange(0, 4, layout=along(2, LAYOUT))[None, None, :]
-    row = gl.arange(0, M, layout=along(3, LAYOUT))
-    at = row[None, None, None, :] * K + column[:, :, :, None]
+    part = block + gl.arange(0, KW, layout=along(0, LAYOUT))[:, None, None, None]
+    eight = gl.arange(0, M // 8, layout=along(1, LAYOUT))[None, :, None, None]
+    lane = gl.arange(0, 32, layout=along(2, LAYOUT))[None, None, :, None]
+    one = gl.arange(0, 8, layout=along(3, LAYOUT))[None, None, None, :]
+    at = (((part * 8 + P) * (M // 8) + eight) * 32 + lane) * 8 + one
     if MASKED:
-        inside = ((column < K) & (part < end))[:, :, :, None]
-        values = gl.load(x + at, mask=inside, other=0.0)
+        values = gl.load(x + at, mask=(part < end) & (one >= 0), other=0.0)
     else:
         values = gl.load(x + at)
+    values = gl.reshape(values, [KW, M // 8, 8, 4, 2, 4])  # eights, row, group, far, element
+    values = gl.permute(values, [0, 4, 3, 5, 1, 2])
     OPERAND: gl.constexpr = gl.DotOperandLayout(1, mma_layout(KW, NW), 4)
     return gl.convert_layout(gl.reshape(values, [KW, 32, M]), OPERAND)
 
@@ -224,8 +262,11 @@ def products(
     """
     EACH: gl.constexpr = blocks_of_part(K, PARTS)
     MASKED: gl.constexpr = needs_mask(N, K, BN, KW, PARTS)
+    TOTAL: gl.constexpr = blocks_of_part(K, 1)
     begin = part * EACH
     end = begin + EACH
+    if EACH * PARTS > TOTAL:
+        end = gl.minimum(end, TOTAL)
     sums = gl.full([KW, BN, M], 0.0, gl.float32, mma_layout(KW, NW))
     raw = load_block(w, first, begin, end, FORMAT, N, K, BN, KW, NW, MASKED)
     wait(PDL)
@@ -235,7 +276,7 @@ def products(
         ahead = load_block(w, first, following, end, FORMAT, N, K, BN, KW, NW, MASKED)
         ready = codes_and_scales(raw, FORMAT, weight_layout(BN, KW, NW))
         for p in gl.static_range(8):
-            values = activations(x, block, end, p, K, M, KW, NW, MASKED)
+            values = activations(x, block, end, p, M, KW, NW, MASKED)
             sums = mma_v2(plane(ready, p, FORMAT, BN, KW, NW), values, sums)
         raw = ahead
     return gl.sum(sums, axis=0)
@@ -256,7 +297,7 @@ def multiply(
 ):  # fmt: skip
     """y [PARTS · rows, stride] from ``column`` on: parts of the products, for the reader to sum.
 
-    ``x`` has memory for ``M`` rows, of which ``rows`` are meant; ``OUT`` of the N outputs are.
+    ``x`` is arranged, for ``M`` rows of which ``rows`` are meant; ``OUT`` of the N outputs are.
     """
     LAYOUT: gl.constexpr = sum_layout(KW, NW)
     let_next_start(PDL)
@@ -295,7 +336,7 @@ def multiply_gated(
         ready = codes_and_scales(raw, FORMAT, weight_layout(BN, KW, NW))
         ready_up = codes_and_scales(raw_up, FORMAT, weight_layout(BN, KW, NW))
         for p in gl.static_range(8):
-            values = activations(x, block, END, p, K, M, KW, NW, MASKED)
+            values = activations(x, block, END, p, M, KW, NW, MASKED)
             gate = mma_v2(plane(ready, p, FORMAT, BN, KW, NW), values, gate)
             up = mma_v2(plane(ready_up, p, FORMAT, BN, KW, NW), values, up)
         raw = ahead
