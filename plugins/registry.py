@@ -72,9 +72,19 @@ class Registry:
             backend.name, "estimate", lambda: backend.estimate(model, options), MemoryEstimate
         )
 
-    def others(self, backend: str) -> list[str]:
-        """All plugins but the one that brings this backend: a runner needs none of them."""
-        return [report.name for report in self.reports if backend not in report.backends]
+    def judge_tool(self, tool: Quantizer | Converter, *arguments: str) -> Support:
+        """``tool.supports(…)``, as ``judge``."""
+        try:
+            return self._asker.ask(
+                tool.name, "supports", lambda: tool.supports(*arguments), Support
+            )
+        except BackendError as error:
+            return Support(0, str(error))
+
+    def others(self, offer: str) -> list[str]:
+        """All plugins but those that bring a backend or a tool of this name: who runs it needs none
+        of them."""
+        return [r.name for r in self.reports if offer not in (*r.backends, *r.tools)]
 
     def choose(self, model: ModelFiles, forced: str = "") -> tuple[Backend, Support]:
         """The backend with the highest score for ``model``, or the one named ``forced``.

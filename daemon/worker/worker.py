@@ -49,7 +49,6 @@ class Worker:
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._registry = registry
-        self._blocked = sorted(settings.blocked_plugins)
         self._patience = settings.load_timeout / 1e9
         self._one = asyncio.Lock()
 
@@ -61,14 +60,20 @@ class Worker:
         Reads headers: call it in a thread.
         """
         return _first(
-            [(t.name, t.supports(str(source), kind)) for t in self._registry.quantizers.values()],
+            [
+                (t.name, self._registry.judge_tool(t, str(source), kind))
+                for t in self._registry.quantizers.values()
+            ],
             "no quantizer is installed: pip install 'lhama[llamacpp]'",
         )
 
     def converter(self, folder: Path) -> tuple[str, str]:
         """The first converter for this folder, or "" and everybody's reasons."""
         return _first(
-            [(t.name, t.supports(str(folder))) for t in self._registry.converters.values()],
+            [
+                (t.name, self._registry.judge_tool(t, str(folder)))
+                for t in self._registry.converters.values()
+            ],
             "no converter is installed: pip install 'lhama[convert]'",
         )
 
@@ -79,7 +84,7 @@ class Worker:
 
         Closing the generator kills the process. Raises ``ToolFailed``.
         """
-        order = msgspec.msgpack.encode(Order(job, tool, self._blocked))
+        order = msgspec.msgpack.encode(Order(job, tool, self._registry.others(tool)))
         async with self._one:
             process = await _start()
             last_words: deque[str] = deque(maxlen=_LAST_WORDS)

