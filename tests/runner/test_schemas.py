@@ -109,6 +109,14 @@ def test_white_space_stands_where_llama_cpp_allows_it(
     assert writes(grammars.make(json.dumps(schema)), text) is right
 
 
+@pytest.mark.parametrize("schema", ["{}", '{"type": "object"}', '{"additionalProperties": {}}'])
+def test_a_name_that_no_schema_lists_has_no_space_behind_it(
+    schema: str, grammars: Grammars
+) -> None:
+    for text, right in (('{ "a": 1 }', True), ('{ "a" : 1 }', False)):
+        assert writes(grammars.make(schema), text) is right
+
+
 def test_what_must_be_there_comes_first(grammars: Grammars) -> None:
     schema = json.dumps(
         {

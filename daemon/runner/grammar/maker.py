@@ -60,6 +60,10 @@ SPACE: / |\n{1,2}[ \t]{0,20}/
 """Any JSON, with white space where llama.cpp allows it in answers to a schema. A schema's own
 grammar allows it anywhere, which is where a small model gets lost; both together are right."""
 
+UNNAMED = LAYOUT.replace('STRING SPACE? ":"', 'STRING ":"')
+"""The same for a schema that lists no properties: only names that are listed may have white space
+behind them."""
+
 
 class Vocabulary(NamedTuple):
     """A model's tokens, as grammars see them."""
@@ -109,7 +113,8 @@ class Grammars:
             rule = self._rule(schema.read(text, _pattern_works))
         except ValueError as e:
             raise _refused(str(e)) from e
-        return Grammar(rule, self._matcher(LLMatcher.grammar_from_lark(LAYOUT)), signs)
+        layout = LAYOUT if '"properties"' in text else UNNAMED
+        return Grammar(rule, self._matcher(LLMatcher.grammar_from_lark(layout)), signs)
 
     def _rule(self, wanted: dict[str, Any]) -> LLMatcher:
         """A schema's matcher. What llguidance cannot do is refused at first and then ignored, as
