@@ -35,6 +35,9 @@ class Unit:
     """Folders that a user's daemon writes to: its store, its key, its caches."""
     groups: tuple[str, ...] = ()
     """Of this machine, that may use its graphics cards: systemd starts nothing with one unknown."""
+    helper: str = ""
+    """NVIDIA's setuid program that makes the card's device nodes at first use, where there is one. The
+    daemon could not gain its privileges (``NoNewPrivileges``), so it is run before."""
 
     def systemd(self) -> str:
         """The text of ``lhama.service``. No ``PrivateDevices``: the graphics card is one; no
@@ -80,7 +83,11 @@ class Unit:
         return "\n".join(lines) + "\n"
 
     def _of_machine(self) -> list[str]:
-        return [*_SYSTEM, *([f"SupplementaryGroups={' '.join(self.groups)}"] * bool(self.groups))]
+        return [
+            *_SYSTEM,
+            *([f"SupplementaryGroups={' '.join(self.groups)}"] * bool(self.groups)),
+            *([f"ExecStartPre=-+{_quoted(self.helper)} -u -c=0"] * bool(self.helper)),
+        ]
 
     def _of_user(self) -> list[str]:
         # What needs privileges to set up would keep a user's unit from starting on older systems.

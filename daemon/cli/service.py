@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ def describe(settings: Settings, *, system: bool) -> Unit:
         system=system,
         writable=folders,
         groups=tuple(filter(_is_group, CARDS)),
+        helper=shutil.which("nvidia-modprobe") or "",
     )
 
 

@@ -75,6 +75,18 @@ def test_groups_that_are_not_there_are_left_out(monkeypatch: pytest.MonkeyPatch)
     assert "SupplementaryGroups" not in unit().systemd()
 
 
+def test_nvidias_helper_runs_before_with_privileges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "ExecStartPre" not in service.text(Settings(), system=True)
+    helper = tmp_path / "nvidia-modprobe"
+    helper.touch(0o755)
+    text = service.text(Settings(), system=True)
+    assert f"\nExecStartPre=-+{helper} -u -c=0\n" in text
+    assert "ExecStartPre" not in service.text(Settings(), system=False)
+
+
 def test_what_is_closed_to_the_service_is_refused(tmp_path: Path) -> None:
     service._for_everybody(Path("/bin/sh"))
     program = tmp_path / "python"
