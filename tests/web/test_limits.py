@@ -41,6 +41,28 @@ class TestTimeouts:
         assert await _raw(server, sent) == b""
 
     @pytest.mark.fault(29)
+    async def test_hundreds_that_go_on_byte_by_byte(self, impatient: None, server: Server) -> None:
+        """Bytes of a header do not move the deadline, and others are served meanwhile."""
+
+        async def drip() -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.settings.port)
+            answer = asyncio.ensure_future(reader.read())
+            try:
+                writer.write(b"GET /api/version HTTP/1.1\r\nX: ")
+                while not (await asyncio.wait({answer}, timeout=0.1))[0]:
+                    writer.write(b"x")
+                return await answer
+            except ConnectionError:
+                return b""
+            finally:
+                writer.close()
+
+        dripping = asyncio.gather(*(drip() for _ in range(400)))
+        assert (await server.ask("GET /api/version")).status == 200
+        assert not any(await dripping)
+        assert (await server.ask("GET /api/version")).status == 200
+
+    @pytest.mark.fault(29)
     async def test_an_idle_connection_is_closed(self, impatient: None, server: Server) -> None:
         reply = await _raw(server, b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert reply.startswith(b"HTTP/1.1 200")
