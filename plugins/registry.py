@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -86,16 +86,20 @@ class Registry:
         of them."""
         return [r.name for r in self.reports if offer not in (*r.backends, *r.tools)]
 
-    def choose(self, model: ModelFiles, forced: str = "") -> tuple[Backend, Support]:
-        """The backend with the highest score for ``model``, or the one named ``forced``.
+    def able(
+        self, model: ModelFiles, forced: str = "", without: Container[str] = ()
+    ) -> list[tuple[Backend, Support]]:
+        """The backends that can run ``model``, that with the highest score first, or the one named
+        ``forced``; never empty. ``without``: some that are not wanted.
 
         Raises ``UnsupportedModel`` with every backend's reason when none can run it. Between
         equal scores the first discovered wins.
         """
         verdicts = self.verdicts(model, forced)
-        if not verdicts or verdicts[0][1].score <= 0:
+        able = [(b, s) for b, s in verdicts if s.score > 0 and b.name not in without]
+        if not able:
             raise UnsupportedModel(self._no_backend_for(model, verdicts))
-        return verdicts[0]
+        return able
 
     def verdicts(self, model: ModelFiles, forced: str = "") -> list[tuple[Backend, Support]]:
         """What the backends say of ``model``, the best first; of ``forced`` alone if it is named.

@@ -328,7 +328,11 @@ class Scheduler:
     async def _plan(self, want: Want) -> Callable[[], None]:
         try:
             plan = await asyncio.to_thread(
-                self._planner.plan, want.model, want.request, want.most_context
+                self._planner.plan,
+                want.model,
+                want.request,
+                want.most_context,
+                dict(want.passed_over),
             )
         except Exception as e:
             error = _as_load_error(e)
@@ -372,11 +376,13 @@ class Scheduler:
             self._restart_timer(entry)
 
     def _load_failed(self, want: Want, error: LhamaError) -> None:
-        if isinstance(error, OutOfMemoryAtLoad) and self._makes_room(want):
+        if isinstance(error, OutOfMemoryAtLoad) and (
+            self._makes_room(want) or self._passes_over(want, error)
+        ):
             return
         if want in self._waiting:
             self._waiting.remove(want)
-        _refuse(want, error)
+        _refuse(want, next(iter(want.passed_over.values()), error))  # the best backend's words
 
     def _makes_room(self, want: Want) -> bool:
         """Prepare to load once more after memory ran out: every other model goes, and a context
@@ -389,6 +395,17 @@ class Scheduler:
         for entry in self._entries.values():
             entry.expiring = True
         want.plan, want.retried = None, True
+        return True
+
+    def _passes_over(self, want: Want, error: OutOfMemoryAtLoad) -> bool:
+        """Prepare to load with the next backend, which may keep a part of the model elsewhere.
+        False where there is none."""
+        if want.plan is None or not want.plan.alternatives:
+            return False
+        backend = want.plan.message.backend
+        log.warning("backend passed over", backend=backend, reason=error.message)
+        want.passed_over[backend] = error
+        want.plan = None
         return True
 
     async def _unload(self, entry: Entry) -> Callable[[], None]:

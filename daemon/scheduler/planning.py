@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import LoadError
@@ -50,6 +51,8 @@ class Plan:
     """Of the accelerators together; 0 without one."""
     reason: str
     """Why this backend; empty if it gave none."""
+    alternatives: int
+    """Backends that could be tried after it."""
 
 
 class Planner:
@@ -64,16 +67,23 @@ class Planner:
         """Accelerators that were there and were not at the last look."""
 
     def plan(
-        self, model: StoredModel, request: LoadRequest, most_context: int | None = None
+        self,
+        model: StoredModel,
+        request: LoadRequest,
+        most_context: int | None = None,
+        passed_over: Mapping[str, LoadError] = MappingProxyType({}),
     ) -> Plan:
-        """``most_context``: what is left of the default after a load that ran out of memory.
+        """``most_context`` and ``passed_over``: what is left of the default, and which backends are
+        not tried again, after loads that ran out of memory.
 
         Raises ``LoadError`` where no backend takes the model or its file is damaged.
         """
         files, settings = model.files(), self._settings
         try:
             header = gguf.read(files.weights)
-            backend, support = self._backends.choose(files, settings.backend)
+            (backend, support), *others = self._backends.able(
+                files, settings.backend, without=passed_over
+            )
         except (gguf.GGUFError, UnsupportedModel) as e:
             raise LoadError(f"unable to load model: {e}") from e
         except OSError as e:
@@ -122,8 +132,15 @@ class Planner:
             estimate=estimate(chosen),
             accelerators=len(accelerators),
             free_bytes=sum(d.free_bytes for d in accelerators),
-            reason="it was asked for" if settings.backend else support.reason,
+            reason=self._reason(support, passed_over),
+            alternatives=len(others),
         )
+
+    def _reason(self, support: Support, passed_over: Mapping[str, LoadError]) -> str:
+        if self._settings.backend:
+            return "it was asked for"
+        failures = (f"{name} ran out of memory: {why.message}" for name, why in passed_over.items())
+        return "; ".join([*failures, support.reason] if support.reason else failures)
 
     def verdicts(self, model: StoredModel) -> list[tuple[str, Support]]:
         """What the backends say of a model, the best first; of the one asked for alone."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+from lhama.daemon.errors import LoadError
 from lhama.daemon.scheduler.lease import Lease
 from lhama.daemon.scheduler.placement import LoadRequest
 from lhama.daemon.scheduler.planning import Plan
@@ -58,6 +59,8 @@ class Want:
     """A load ran out of memory once: it is tried again with more room, and no further time."""
     most_context: int | None = None
     """What that left of a context nobody asked for."""
+    passed_over: dict[str, LoadError] = field(default_factory=dict)
+    """Backends that ran out of memory in spite of it, in turn."""
 
 
 @dataclass(eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,30 @@ import pytest
 from lhama_testing_daemon import Daemon, running
 
 from lhama.backends.reference.model import Behaviour, write
+
+ROOMY = """
+from dataclasses import replace
+from lhama.backends.reference.engine import ReferenceEngine
+from lhama.backends.reference.model import read_behaviour
+from lhama.backends.reference.plugin import ReferenceBackend
+from lhama.plugins import hookimpl
+from lhama.plugins.backend import Support
+
+class Roomy(ReferenceBackend):
+    name = "roomy"
+
+    def supports(self, model):
+        return replace(super().supports(model), score=60, reason="takes less memory")
+
+    def load(self, model, options, progress):
+        behaviour = read_behaviour(model.weights)
+        return ReferenceEngine(replace(behaviour, memory_context=0), options)
+
+@hookimpl
+def lhama_register_backends(register):
+    register(Roomy())
+"""
+"""A second backend for the same models, which memory is always enough for."""
 
 
 @pytest.fixture
@@ -138,3 +163,26 @@ def test_a_client_that_leaves_the_queue_leaves_nothing_behind(
                 urllib.request.urlopen(request, timeout=0.2)
         assert ask(daemon, "lazy", keep_alive=0)["response"]
         assert soon(lambda: not daemon.runners()), "a lease of a client long gone holds the model"
+
+
+def test_a_backend_that_runs_out_of_memory_is_passed_over(tmp_path: Path) -> None:
+    info = tmp_path / "site" / "lhama_roomy-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lhama-roomy\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[lhama]\nroomy = lhama_roomy\n")
+    (info.parent / "lhama_roomy.py").write_text(ROOMY)
+    with running(tmp_path / "models", PYTHONPATH=str(info.parent)) as daemon:
+        write(tmp_path / "tight.gguf", Behaviour(memory_context=8))
+        daemon.create("tight", tmp_path / "tight.gguf")
+        assert ask(daemon, "tight")["eval_count"] == 2
+        [line] = daemon.call("/api/lhama/pipelines")["models"]
+        assert line["backend"] == "roomy"
+        assert line["reason"].startswith("reference ran out of memory: a context of ")
+        assert line["reason"].endswith("; takes less memory")
+    with running(
+        tmp_path / "models", PYTHONPATH=str(info.parent), LHAMA_BACKEND="reference"
+    ) as daemon:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(daemon, "tight")
+        assert "was made not to fit" in json.loads(refused.value.read())["error"]
+        assert not loaded(daemon)

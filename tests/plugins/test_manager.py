@@ -398,7 +398,7 @@ def registry_of(*backends: Choice, reports: tuple[PluginReport, ...] = ()) -> Re
 
 def test_the_best_score_wins_and_the_first_of_equals() -> None:
     registry = registry_of(Choice("a", 50), Choice("b", 90), Choice("c", 90))
-    backend, support = registry.choose(MODEL)
+    backend, support = registry.able(MODEL)[0]
     assert (backend.name, support.score) == ("b", 90)
 
 
@@ -411,9 +411,9 @@ def test_verdicts_come_best_first() -> None:
 
 def test_forcing_overrules_scores_but_not_refusals() -> None:
     registry = registry_of(Choice("a", 50), Choice("b", 90), Choice("c", 0, "too small"))
-    assert registry.choose(MODEL, "a")[0].name == "a"
+    assert registry.able(MODEL, "a")[0][0].name == "a"
     with pytest.raises(UnsupportedModel, match=r"c: too small$"):
-        registry.choose(MODEL, "c")
+        registry.able(MODEL, "c")
 
 
 def test_refusals_name_every_reason() -> None:
@@ -425,7 +425,7 @@ def test_refusals_name_every_reason() -> None:
         reports=(failed,),
     )
     with pytest.raises(UnsupportedModel) as caught:
-        registry.choose(MODEL)
+        registry.able(MODEL)
     assert str(caught.value) == (
         "no backend can run model 'tiny': a: unknown architecture 'x'; "
         "b: install lhama[pytorch]; c: supports failed: OSError: unreadable; "
@@ -440,11 +440,11 @@ def test_forcing_an_absent_backend_says_what_there_is() -> None:
     )
     registry = registry_of(Choice("a", 50), reports=reports)
     with pytest.raises(UnsupportedModel, match=r"no backend 'z' \(available: a\)"):
-        registry.choose(MODEL, "z")
+        registry.able(MODEL, "z")
     with pytest.raises(UnsupportedModel, match="'gone' is blocked by --no-plugins"):
-        registry.choose(MODEL, "gone")
+        registry.able(MODEL, "gone")
     with pytest.raises(UnsupportedModel, match="'bad' failed to load: boom"):
-        registry.choose(MODEL, "bad")
+        registry.able(MODEL, "bad")
 
 
 # ----------------------------------------------------------------------- backends that misbehave
@@ -463,7 +463,7 @@ def test_an_answer_of_another_kind_is_a_refusal(
     odd = Choice("odd", 50)
     monkeypatch.setattr(odd, method, lambda *arguments: None, raising=False)
     assert registry_of(odd).judge(odd, MODEL) == Support(0, said)
-    assert registry_of(odd, Choice("b", 1)).choose(MODEL)[0].name == "b"
+    assert registry_of(odd, Choice("b", 1)).able(MODEL)[0][0].name == "b"
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), MemoryError("all")])
@@ -490,14 +490,14 @@ def test_who_does_not_answer_is_not_asked_again(monkeypatch: pytest.MonkeyPatch)
     mute, other = Choice("mute", 0), Choice("other", 10)
     monkeypatch.setattr(mute, "supports", supports)
     registry = registry_of(mute, other)
-    assert registry.choose(MODEL)[0] is other
+    assert registry.able(MODEL)[0][0] is other
     assert registry.judge(mute, MODEL).reason.startswith("it still does not answer")
     assert len(asked) == 1
     awake.set()
     for thread in threading.enumerate():
         if thread.name == "mute.supports":
             thread.join()
-    assert registry.choose(MODEL)[0] is mute
+    assert registry.able(MODEL)[0][0] is mute
 
 
 def test_an_estimate_that_is_none_is_an_error() -> None:
