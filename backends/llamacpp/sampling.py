@@ -225,11 +225,27 @@ def _stages(sampling: Sampling, seed: int) -> list[Any]:
 def logprobs(
     row: Logits, token: int, alternatives: int
 ) -> tuple[float, tuple[tuple[int, float], ...]]:
-    """The log-softmax of ``row`` at ``token`` and at its ``alternatives`` largest, largest first."""
-    largest = row.max()
-    total = float(largest) + math.log(float(np.exp(row - largest).sum(dtype=np.float64)))
+    """The log-softmax of ``row`` at ``token`` and at its ``alternatives`` largest, largest first.
+
+    In the arithmetic of llama.cpp's server (``get_token_probabilities``), whose numbers clients of
+    Ollama know: probabilities are added up in 32 bits, the largest first, and lose the small ones.
+    """
+    ordered = np.sort(row)[::-1]
+    largest = ordered[0]
+    total = _exp(ordered - largest).cumsum(dtype=np.float32)[-1]
+
+    def at(index: int) -> float:
+        difference = row[index] - largest
+        share = _exp(difference) / total
+        return float(np.float32(np.log(np.float64(share))) if share else difference - np.log(total))
+
     best = top(row, min(alternatives, len(row))) if alternatives > 0 else ()
-    return float(row[token]) - total, tuple((int(i), float(row[i]) - total) for i in best)
+    return at(token), tuple((int(i), at(i)) for i in best)
+
+
+def _exp(x: Logits) -> Logits:
+    """float32, rounded as C's ``expf`` is, which NumPy's is not always."""
+    return np.exp(x, dtype=np.float64).astype(np.float32)
 
 
 def unpack(mask: bytes, vocab: int) -> npt.NDArray[np.bool_]:

@@ -169,6 +169,26 @@ def test_logprobs_are_a_log_softmax_in_falling_order() -> None:
     assert logprobs(values, best, 0) == (own, ())
 
 
+def test_logprobs_are_those_of_llama_cpps_server() -> None:
+    """Its loop, number by number: probabilities of 50,000 tokens lose the small ones in 32 bits."""
+    row = np.random.default_rng(1).normal(0, 2, 50_000).astype(np.float32)
+    row[7] = 9.0
+    total = np.float32(0)
+    for logit in sorted(row.tolist(), reverse=True):
+        total += np.float32(math.exp(np.float32(logit) - np.float32(9)))
+    own, [(_, second)] = logprobs(row, 7, 1)[0], logprobs(row, 7, 2)[1][1:]
+    assert own == np.float32(math.log(np.float32(1) / total))
+    gap = np.float32(np.sort(row)[-2] - np.float32(9))
+    assert second == np.float32(math.log(np.float32(math.exp(gap)) / total))
+    exact = -math.log(np.exp(row.astype(np.float64) - 9).sum())
+    assert 1e-6 < abs(own - exact) < 1e-3, "32 bits make a difference"
+
+
+def test_a_token_without_probability_has_a_logarithm() -> None:
+    row = np.array([0.0, -200.0], np.float32)
+    assert logprobs(row, 1, 0)[0] == pytest.approx(-200)
+
+
 def test_logprobs_are_of_the_raw_logits() -> None:
     values = row(4)
     best = int(values.argmax())
