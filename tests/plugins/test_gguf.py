@@ -139,9 +139,9 @@ def test_header_longer_than_the_first_read(tmp_path: Path, monkeypatch: pytest.M
     path = tmp_path / "long.gguf"
     gguf.write(path, {"a": ["x" * 50] * 3000, "b": "end"}, SAMPLE_TENSORS)
     whole = gguf.read(path)
-    monkeypatch.setattr(gguf, "_FIRST_READ", 64)
+    monkeypatch.setattr(gguf.reading, "_FIRST_READ", 64)
     assert gguf.read(path) == whole
-    monkeypatch.setattr(gguf, "_MAX_HEADER", 4096)
+    monkeypatch.setattr(gguf.reading, "_MAX_HEADER", 4096)
     with pytest.raises(GGUFError, match="header larger than 4096 bytes"):
         gguf.read(path)
 

@@ -1,4 +1,4 @@
-"""Reads and writes the header of a GGUF file: metadata and the list of tensors.
+"""Reads the header of a GGUF file.
 
 Model files come from strangers. Every count, length and offset is checked against the file's size
 before it is used, and nothing is allocated by a number the file declares. The header is read, not
@@ -8,16 +8,24 @@ mapped: a file that shrinks under a mapping kills the process that looks at it.
 from __future__ import annotations
 
 import itertools
+import math
 import os
-import shutil
 import stat
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
-MAGIC: Final = b"GGUF"
-DEFAULT_ALIGNMENT: Final = 32
+from lhama.plugins.gguf.header import GGUF, ArrayStub, GGUFError, Tensor, Value
+from lhama.plugins.gguf.layout import (
+    ARRAY,
+    DEFAULT_ALIGNMENT,
+    MAGIC,
+    SCALARS,
+    STRING,
+    TENSOR_TYPES,
+    U32,
+    U64,
+)
+
 SHORT_ARRAY: Final = 1024
 """Arrays up to this many elements are always read: per-layer numbers, tags, languages."""
 
@@ -26,167 +34,7 @@ _MAX_HEADER: Final = 1 << 28  # the largest vocabularies of today take about 20 
 _MAX_STRING: Final = 1 << 24
 _MAX_ITEMS: Final = 1 << 24  # array elements walked one by one: bounds the time of a forged header
 _MAX_ARRAY_DEPTH: Final = 3
-_COUNTS_END: Final = 24  # magic, version and two counts
-_U32_NUMBER: Final = 4
-_I32_NUMBER: Final = 5
 _MAX_ELEMENTS: Final = (1 << 63) - 1
-
-
-class GGUFError(ValueError):
-    """The file is no GGUF, or one that cannot be trusted; the message says what is wrong."""
-
-
-class TensorType(NamedTuple):
-    """How a tensor's elements are stored: ``block`` elements take ``size`` bytes."""
-
-    name: str
-    block: int
-    size: int
-
-
-TENSOR_TYPES: Final[dict[int, TensorType]] = {
-    0: TensorType("F32", 1, 4),
-    1: TensorType("F16", 1, 2),
-    2: TensorType("Q4_0", 32, 18),
-    3: TensorType("Q4_1", 32, 20),
-    6: TensorType("Q5_0", 32, 22),
-    7: TensorType("Q5_1", 32, 24),
-    8: TensorType("Q8_0", 32, 34),
-    10: TensorType("Q2_K", 256, 84),
-    11: TensorType("Q3_K", 256, 110),
-    12: TensorType("Q4_K", 256, 144),
-    13: TensorType("Q5_K", 256, 176),
-    14: TensorType("Q6_K", 256, 210),
-    16: TensorType("IQ2_XXS", 256, 66),
-    17: TensorType("IQ2_XS", 256, 74),
-    18: TensorType("IQ3_XXS", 256, 98),
-    19: TensorType("IQ1_S", 256, 50),
-    20: TensorType("IQ4_NL", 32, 18),
-    21: TensorType("IQ3_S", 256, 110),
-    22: TensorType("IQ2_S", 256, 82),
-    23: TensorType("IQ4_XS", 256, 136),
-    24: TensorType("I8", 1, 1),
-    25: TensorType("I16", 1, 2),
-    26: TensorType("I32", 1, 4),
-    27: TensorType("I64", 1, 8),
-    28: TensorType("F64", 1, 8),
-    29: TensorType("IQ1_M", 256, 56),
-    30: TensorType("BF16", 1, 2),
-    34: TensorType("TQ1_0", 256, 54),
-    35: TensorType("TQ2_0", 256, 66),
-    39: TensorType("MXFP4", 32, 17),
-}
-"""The tensor types of ggml by their number in the file; Q8_1 and Q8_K exist in memory only."""
-
-TENSOR_TYPE_IDS: Final[dict[str, int]] = {t.name: number for number, t in TENSOR_TYPES.items()}
-
-_STRING: Final = 8
-_ARRAY: Final = 9
-_SCALARS: Final[dict[int, tuple[str, struct.Struct]]] = {
-    0: ("u8", struct.Struct("<B")),
-    1: ("i8", struct.Struct("<b")),
-    2: ("u16", struct.Struct("<H")),
-    3: ("i16", struct.Struct("<h")),
-    4: ("u32", struct.Struct("<I")),
-    5: ("i32", struct.Struct("<i")),
-    6: ("f32", struct.Struct("<f")),
-    7: ("bool", struct.Struct("<?")),
-    10: ("u64", struct.Struct("<Q")),
-    11: ("i64", struct.Struct("<q")),
-    12: ("f64", struct.Struct("<d")),
-}
-_U32: Final = struct.Struct("<I")
-_U64: Final = struct.Struct("<Q")
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayStub:
-    """A long array that was stepped over; read with ``vocabulary=True`` to have it."""
-
-    element_type: str
-    length: int
-
-
-Value: TypeAlias = str | int | float | bool | list[Any] | ArrayStub
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """Where one tensor lies. ``shape`` is in GGUF's order: the first dimension is contiguous."""
-
-    name: str
-    type: int
-    type_name: str
-    shape: tuple[int, ...]
-    offset: int
-    """In bytes from the beginning of the file."""
-    nbytes: int
-
-    @property
-    def elements(self) -> int:
-        return _product(self.shape)
-
-
-@dataclass(frozen=True)
-class GGUF:
-    """A file's header, checked."""
-
-    path: str
-    version: int
-    metadata: dict[str, Value]
-    """In the file's order. Bytes of an array's strings that are no UTF-8 are surrogate-escaped
-    (``s.encode("utf-8", "surrogateescape")`` gives them back); elsewhere they are U+FFFD."""
-    types: dict[str, str]
-    """Each key's stored type: ``u32``, ``f32``, ``str`` …, ``[str]`` for an array of strings."""
-    tensors: dict[str, Tensor]
-    """In the file's order."""
-    alignment: int
-    data_offset: int
-    file_size: int
-    metadata_end: int
-    """Where the list of tensors begins, in bytes."""
-    tensors_end: int
-    """Where the list of tensors ends; ``data_offset`` is this, aligned."""
-    parameter_count: int = field(init=False)
-    """Elements of all tensors together."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "parameter_count", sum(t.elements for t in self.tensors.values()))
-
-    @property
-    def architecture(self) -> str:
-        """``general.architecture``, or an empty string."""
-        return self.get_str("general.architecture")
-
-    def key(self, name: str) -> str:
-        """The architecture's own key: ``llama.block_count`` for ``block_count``."""
-        return f"{self.architecture}.{name}"
-
-    def get_str(self, key: str, default: str = "") -> str:
-        value = self.metadata.get(key)
-        return value if isinstance(value, str) else default
-
-    def get_int(self, key: str, default: int = 0) -> int:
-        value = self.metadata.get(key)
-        return value if isinstance(value, int) and not isinstance(value, bool) else default
-
-    def get_float(self, key: str, default: float = 0.0) -> float:
-        value = self.metadata.get(key)
-        return float(value) if isinstance(value, int | float) else default
-
-    def get_bool(self, key: str, default: bool = False) -> bool:
-        value = self.metadata.get(key)
-        return value if isinstance(value, bool) else default
-
-    def get_list(self, key: str) -> list[Any]:
-        """An array's elements; empty if there is none or it was stepped over."""
-        value = self.metadata.get(key)
-        return value if isinstance(value, list) else []
-
-    def array_length(self, key: str) -> int:
-        """An array's length, read or stepped over; 0 if there is none."""
-        value = self.metadata.get(key)
-        return value.length if isinstance(value, ArrayStub) else len(self.get_list(key))
 
 
 class _ReadOnError(Exception):
@@ -281,11 +129,11 @@ class _Header:
         return at
 
     def u32(self, what: str) -> int:
-        value: int = _U32.unpack_from(self.data, self.advance(4, what))[0]
+        value: int = U32.unpack_from(self.data, self.advance(4, what))[0]
         return value
 
     def u64(self, what: str) -> int:
-        value: int = _U64.unpack_from(self.data, self.advance(8, what))[0]
+        value: int = U64.unpack_from(self.data, self.advance(8, what))[0]
         return value
 
     def count(self, what: str, least: int) -> int:
@@ -320,12 +168,12 @@ class _Header:
             if key in values:
                 raise GGUFError(f"duplicate metadata key {key!r}")
             number = self.u32(f"the type of {key!r}")
-            if number == _ARRAY:
+            if number == ARRAY:
                 types[key], values[key] = self.array(key, 1)
-            elif number == _STRING:
+            elif number == STRING:
                 types[key], values[key] = "str", self.string(f"the value of {key!r}", "replace")
-            elif number in _SCALARS:
-                types[key], scalar = _SCALARS[number]
+            elif number in SCALARS:
+                types[key], scalar = SCALARS[number]
                 at = self.advance(scalar.size, f"the value of {key!r}")
                 values[key] = scalar.unpack_from(self.data, at)[0]
             else:
@@ -338,8 +186,8 @@ class _Header:
         if depth > _MAX_ARRAY_DEPTH:
             raise GGUFError(f"arrays nested too deep in {key!r}")
         number = self.u32(what)
-        if number in _SCALARS:
-            name, scalar = _SCALARS[number]
+        if number in SCALARS:
+            name, scalar = SCALARS[number]
             length = self.count(f"elements of {key!r}", scalar.size)
             at = self.advance(length * scalar.size, what)
             if length > SHORT_ARRAY and not self.vocabulary:
@@ -348,14 +196,14 @@ class _Header:
             return f"[{name}]", list(
                 struct.unpack_from(f"<{length}{scalar.format[1:]}", self.data, at)
             )
-        if number == _STRING:
+        if number == STRING:
             length = self.count(f"elements of {key!r}", 8)
             self.walk(length)
             if length > SHORT_ARRAY and not self.vocabulary:
                 self.skip_strings(length, what)
                 return "[str]", ArrayStub("str", length)
             return "[str]", [self.string(what, "surrogateescape") for _ in range(length)]
-        if number == _ARRAY:
+        if number == ARRAY:
             length = self.count(f"elements of {key!r}", 12)
             self.walk(length)
             inner = [self.array(key, depth + 1) for _ in range(length)]
@@ -369,7 +217,7 @@ class _Header:
         """Step over strings without making them: a vocabulary has hundreds of thousands."""
         data, at = self.data, self.at
         limit = len(data) - 8
-        unpack = _U64.unpack_from
+        unpack = U64.unpack_from
         for _ in itertools.repeat(None, length):
             if at > limit:
                 break
@@ -403,7 +251,7 @@ class _Header:
         kind = TENSOR_TYPES.get(number)
         if kind is None:
             raise GGUFError(f"the tensor {name!r} has an unknown type ({number})")
-        elements = _product(shape)
+        elements = math.prod(shape)
         if elements == 0 or elements > _MAX_ELEMENTS:
             raise GGUFError(f"the tensor {name!r} has an impossible shape {list(shape)}")
         if shape[0] % kind.block:
@@ -421,89 +269,3 @@ class _Header:
                 f"of a file of {self.file_size}"
             )
         return Tensor(name, number, kind.name, shape, offset, nbytes)
-
-
-def _product(shape: Sequence[int]) -> int:
-    product = 1
-    for extent in shape:
-        product *= extent
-    return product
-
-
-# --------------------------------------------------------------------------------------- writing
-
-
-def write(
-    path: str | os.PathLike[str],
-    metadata: Mapping[str, str | int | float | bool | Sequence[Any]],
-    tensors: Mapping[str, tuple[Sequence[int], str, bytes]],
-) -> None:
-    """Write a small GGUF (version 3): for tests and for models made in memory.
-
-    ``tensors`` maps a name to its shape (GGUF order), type name and bytes. Numbers become ``u32``
-    (``i64`` where that is too small) and ``f32``; a list takes its first element's type, of
-    numbers ``i32``.
-    """
-    parts = [MAGIC, _U32.pack(3), _U64.pack(len(tensors)), _U64.pack(len(metadata))]
-    for key, value in metadata.items():
-        number, payload = _encode(value)
-        parts += [_encode(key)[1], _U32.pack(number), payload]
-    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    assert isinstance(alignment, int)
-    pad: Callable[[int], int] = lambda size: -size % alignment  # noqa: E731
-    offset = 0
-    for name, (shape, type_name, data) in tensors.items():
-        kind = TENSOR_TYPES[TENSOR_TYPE_IDS[type_name]]
-        if len(data) * kind.block != _product(shape) * kind.size:
-            raise ValueError(f"{name}: {len(data)} bytes do not fill {list(shape)} of {type_name}")
-        parts += [_encode(name)[1], _U32.pack(len(shape)), *map(_U64.pack, shape)]
-        parts += [_U32.pack(TENSOR_TYPE_IDS[type_name]), _U64.pack(offset)]
-        offset += len(data) + pad(len(data))
-    parts.append(bytes(pad(sum(map(len, parts)))))
-    for _, _, data in tensors.values():
-        parts += [data, bytes(pad(len(data)))]
-    with open(path, "wb") as file:
-        file.writelines(parts)
-
-
-def add_key(
-    header: GGUF, target: str | os.PathLike[str], key: str, value: str | int | bool
-) -> None:
-    """Write a GGUF file again with one metadata key more, which it must not have.
-
-    Everything else stays, byte for byte. Raises ``OSError``.
-    """
-    assert key not in header.metadata
-    number, payload = _encode(value)
-    counts = _U64.pack(len(header.tensors)) + _U64.pack(len(header.metadata) + 1)
-    with open(header.path, "rb") as source, open(target, "wb") as file:
-        source.seek(_COUNTS_END)
-        file.write(MAGIC + _U32.pack(header.version) + counts)
-        file.write(source.read(header.metadata_end - _COUNTS_END))
-        file.write(_encode(key)[1] + _U32.pack(number) + payload)
-        file.write(source.read(header.tensors_end - header.metadata_end))
-        file.write(bytes(-file.tell() % header.alignment))
-        source.seek(header.data_offset)
-        shutil.copyfileobj(source, file, _FIRST_READ)
-
-
-def _encode(value: str | int | float | bool | Sequence[Any]) -> tuple[int, bytes]:
-    """A value's type number and bytes."""
-    if isinstance(value, str):
-        data = value.encode("utf-8", "surrogateescape")
-        return _STRING, _U64.pack(len(data)) + data
-    if isinstance(value, bool):
-        return 7, _SCALARS[7][1].pack(value)
-    if isinstance(value, int):
-        number = _U32_NUMBER if 0 <= value < 1 << 32 else 11
-        return number, _SCALARS[number][1].pack(value)
-    if isinstance(value, float):
-        return 6, _SCALARS[6][1].pack(value)
-    number = _encode(value[0])[0] if value else _STRING
-    if number == _U32_NUMBER:
-        number = _I32_NUMBER  # what llama.cpp wants of token types
-    if number in _SCALARS:
-        body = b"".join(map(_SCALARS[number][1].pack, value))
-    else:
-        body = b"".join(_encode(item)[1] for item in value)
-    return _ARRAY, _U32.pack(number) + _U64.pack(len(value)) + body
