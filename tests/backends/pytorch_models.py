@@ -93,16 +93,16 @@ def heads(family: str) -> int:
 
 def _block(family: str, mixed: bool) -> dict[str, tuple[int, ...]]:
     queries, keys = heads(family) * HEAD_DIM, KV_HEADS * HEAD_DIM
-    block: dict[str, tuple[int, ...]] = {
-        "attn_norm": (WIDTH,),
-        "attn_output": (queries, WIDTH),
-        "ffn_norm": (WIDTH,),
-    }
-    if family == "phi3":
+    fused = family == "phi3"
+    block: dict[str, tuple[int, ...]] = {"attn_norm": (WIDTH,)}
+    if fused:
         block["attn_qkv"] = (WIDTH, queries + 2 * keys)
-        return block | {"ffn_up": (WIDTH, 2 * HIDDEN), "ffn_down": (HIDDEN, WIDTH)}
-    block |= {"attn_q": (WIDTH, queries), "attn_k": (WIDTH, keys), "attn_v": (WIDTH, keys)}
-    if mixed:
+    else:
+        block |= {"attn_q": (WIDTH, queries), "attn_k": (WIDTH, keys), "attn_v": (WIDTH, keys)}
+    block |= {"attn_output": (queries, WIDTH), "ffn_norm": (WIDTH,)}
+    if fused:
+        block |= {"ffn_up": (WIDTH, 2 * HIDDEN), "ffn_down": (HIDDEN, WIDTH)}
+    elif mixed:
         block |= {
             "ffn_gate_inp": (WIDTH, EXPERTS),
             "ffn_gate_exps": (WIDTH, HIDDEN, EXPERTS),

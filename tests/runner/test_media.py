@@ -11,7 +11,7 @@ from lhama.daemon.runner.batcher import Batcher
 from lhama.daemon.runner.media import lay_out, split
 from lhama.daemon.runner.sequence import Submission
 from lhama.daemon.wire.messages import Prompt
-from lhama.plugins.backend import DROPPED, Limits, Media, Row, Sampling, StepResult
+from lhama.plugins.backend import DROPPED, Limits, Media, Row, RowResult, Sampling, StepResult
 
 LIMITS = Limits(slots=2, context=256, batch_tokens=64, vocab=1000)
 
@@ -44,7 +44,8 @@ def _rows(batcher: Batcher) -> list[tuple[Row, int]]:
     plan = batcher.plan()
     assert plan is not None
     fed = batcher.tokens_for(plan)
-    batcher.commit(plan, StepResult(()))
+    drawn = (RowResult(row.slot, row.epoch, 5) for row in plan.rows if row.sample)
+    batcher.commit(plan, StepResult(tuple(drawn)))
     return list(zip(plan.rows, fed, strict=True))
 
 

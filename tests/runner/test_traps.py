@@ -574,6 +574,7 @@ def test_equality_1_a_fixed_batch(kind: str, folder: Path) -> None:
         ]
         script.run()
         line.close()
+        assert all(len(a.logprobs) == 40 for a in answers), "who ends early changes the batch"
         found.append([(*outcome(a), [i.top for i in a.logprobs]) for a in answers])
     assert found[0] == found[1]
 
