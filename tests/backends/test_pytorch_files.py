@@ -16,6 +16,7 @@ from lhama.backends.llamacpp.library import np
 from lhama.backends.pytorch import backend as module
 from lhama.backends.pytorch import memory
 from lhama.backends.pytorch.backend import PyTorchBackend
+from lhama.backends.pytorch.cuda import support
 from lhama.backends.pytorch.hyperparameters import TENSOR_TYPES, Hyperparameters
 from lhama.backends.pytorch.weights import Weights
 from lhama.plugins.backend import (
@@ -266,3 +267,14 @@ def test_a_file_cut_behind_its_header_is_noticed(tmp_path: Path) -> None:
     weights = Weights(header, torch.device("cpu"), torch.float32)
     with pytest.raises(BackendError, match="cut short"):
         weights.take("token_embd.weight", 272, WIDTH)
+
+
+@pytest.mark.parametrize(("capability", "score"), [((9, 0), 90), ((10, 0), 75), ((7, 5), 60)])
+def test_only_the_measured_card_goes_before_llama_cpp(
+    capability: tuple[int, int], score: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(support.importlib.util, "find_spec", lambda name: object())  # Triton's
+    header = read(tiny(tmp_path / "tiny.gguf", "llama", layers=1))
+    verdict = support.judge(header, Hyperparameters.read(header), capability)
+    assert verdict.score == score
+    assert verdict.reason

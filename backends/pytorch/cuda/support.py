@@ -48,13 +48,14 @@ def judge(
 ) -> Support:
     """The rule by which cards get this backend or llama.cpp (80).
 
-    Where these kernels were measured they were ahead; elsewhere nobody knows.
+    Where these kernels were measured they were ahead for one stream, for prompts, and with many
+    streams on small models (docs/performance.md); on other cards nobody knows.
     """
     why = refusal(header, shape, LoadOptions(), capability, adapters)
     if why:
         return Support(60, f"plain PyTorch on the card, without kernels of its own: {why}")
-    if capability >= MEASURED:
-        return Support(90, "kernels measured to be faster than llama.cpp's on such a card")
+    if capability == MEASURED:
+        return Support(90, "measured ahead of llama.cpp on such a card, but for many rows of 8B")
     return Support(75, "kernels of its own, not measured on such a card")
 
 
