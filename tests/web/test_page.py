@@ -78,7 +78,8 @@ async def test_the_page_in_a_browser(tmp_path: Path, smollm2: Path) -> None:
     write(tmp_path / "endless.gguf", Behaviour(compute_us=20_000))
     with running(tmp_path / "models") as daemon:
         daemon.create("endless", tmp_path / "endless.gguf")
-        daemon.create("smollm2", smollm2)
+        # A short answer: with the clients' load beside it, one of a model's own length takes minutes.
+        daemon.create("smollm2", smollm2, parameters={"num_predict": 40})
         url = f"{daemon.url}/ui"
         async with load(daemon, "smollm2", 5), browsing(tmp_path / "chromium", url) as page:
             await the_load_is_seen(page)
