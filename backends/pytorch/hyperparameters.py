@@ -118,7 +118,7 @@ class Hyperparameters:
         def softcap(name: str, default: float) -> float:
             return header.get_float(header.key(name)) or default
 
-        return cls(
+        shape = cls(
             family=family.name,
             layers=layers,
             width=width,
@@ -148,6 +148,11 @@ class Hyperparameters:
             elements=header.parameter_count,
             largest=max(tensor.elements for tensor in header.tensors.values()),
         )
+        if rotated != head_dim and family.traits(shape).neighbours:
+            raise UnsupportedModel(
+                f"RoPE over {rotated} of {head_dim} dimensions, neighbours turning together"
+            )
+        return shape
 
 
 def check_tensors(

@@ -76,15 +76,12 @@ def quantised(
         **(metadata or {}),
     }
     queries, keys = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
-    matrices = {
-        "attn_q": (WIDTH, queries),
-        "attn_k": (WIDTH, keys),
-        "attn_v": (WIDTH, keys),
-        "attn_output": (queries, WIDTH),
-        "ffn_gate": (WIDTH, HIDDEN),
-        "ffn_up": (WIDTH, HIDDEN),
-        "ffn_down": (HIDDEN, WIDTH),
-    }
+    matrices = {"attn_output": (queries, WIDTH), "ffn_down": (HIDDEN, WIDTH)}
+    if family == "phi3":
+        matrices |= {"attn_qkv": (WIDTH, queries + 2 * keys), "ffn_up": (WIDTH, 2 * HIDDEN)}
+    else:
+        matrices |= {"attn_q": (WIDTH, queries), "attn_k": (WIDTH, keys), "attn_v": (WIDTH, keys)}
+        matrices |= {"ffn_gate": (WIDTH, HIDDEN), "ffn_up": (WIDTH, HIDDEN)}
     vectors = {"attn_norm": WIDTH, "ffn_norm": WIDTH}
     if "gemma" in family:
         vectors |= {"post_attention_norm": WIDTH, "post_ffw_norm": WIDTH}
@@ -105,6 +102,9 @@ def quantised(
 
     matrix("token_embd.weight", WIDTH, VOCAB, 0.3)
     vector("output_norm.weight", WIDTH)
+    if family == "phi3":
+        for kind in ("long", "short"):
+            vector(f"rope_factors_{kind}.weight", own["rope.dimension_count"] // 2)
     if "output.weight" in types:
         matrix("output.weight", WIDTH, VOCAB, 1.2 / WIDTH**0.5)
     for layer in range(layers):

@@ -38,6 +38,7 @@ from lhama.plugins.gguf import read
 
 GREEDY = Sampling(temperature=0.0)
 MIXED = {"": "Q4_K", "attn_v": "Q6_K", "ffn_down": "Q6_K", "output.weight": "Q6_K"}
+PHI = {"": "Q4_K", "attn_qkv": "Q5_K", "ffn_down": "Q6_K", "output.weight": "Q6_K"}
 GEMMA = {"": "Q5_0", "attn_v": "Q8_0", "attn_output": "Q4_K", "token_embd": "Q8_0"}
 
 
@@ -47,6 +48,11 @@ BENT = {
         "rope.scaling.type": "yarn",
         "rope.scaling.factor": 4.0,
         "rope.scaling.original_context_length": 512,
+    },
+    "phi3": {
+        "rope.dimension_count": 48,
+        "rope.scaling.attn_factor": 1.19,
+        "rope.scaling.original_context_length": 64,
     },
 }
 """What the header says beyond the plain, so that it shows in the logits."""
@@ -127,6 +133,7 @@ def error(found: torch.Tensor, wanted: torch.Tensor) -> float:
         ("qwen3", {"": "BF16"}, "f16", 0.02, 0.02),
         ("gemma2", GEMMA, "f16", 0.02, 0.01),
         ("llama-yarn", MIXED, "f16", 0.04, 0.03),
+        ("phi3", PHI, "f16", 0.04, 0.03),
     ],
 )
 def test_logits_are_the_plain_engines(

@@ -190,6 +190,7 @@ def test_damaged_files_never_crash(tmp_path: Path) -> None:
         ({"llama.attention.head_count_kv": 3}, "cannot share 3 key-value heads"),
         ({"llama.attention.value_length": 16}, "keys and values of different lengths"),
         ({"llama.rope.dimension_count": 48}, "RoPE over 48 of 32"),
+        ({"llama.rope.dimension_count": 24}, "RoPE over 24 of 32 dimensions, neighbours"),
         ({"llama.rope.scaling.type": "bent"}, "RoPE scaling 'bent'"),
         (
             {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.yarn_beta_slow": 40.0},
@@ -269,12 +270,36 @@ def test_a_file_cut_behind_its_header_is_noticed(tmp_path: Path) -> None:
         weights.take("token_embd.weight", 272, WIDTH)
 
 
-@pytest.mark.parametrize(("capability", "score"), [((9, 0), 90), ((10, 0), 75), ((7, 5), 60)])
-def test_only_the_measured_card_goes_before_llama_cpp(
-    capability: tuple[int, int], score: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("family", "capability", "score", "reason"),
+    [
+        ("llama", (9, 0), 90, "ahead of llama.cpp"),
+        ("llama", (10, 0), 75, "not measured on such a card"),
+        ("llama", (7, 5), 60, "compute capability 7.5"),
+        ("phi3", (9, 0), 75, "not run on a card yet for fused matrices"),
+    ],
+)
+def test_only_what_a_card_has_shown_goes_before_llama_cpp(
+    family: str,
+    capability: tuple[int, int],
+    score: int,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(support.importlib.util, "find_spec", lambda name: object())  # Triton's
-    header = read(tiny(tmp_path / "tiny.gguf", "llama", layers=1))
+    header = read(tiny(tmp_path / "tiny.gguf", family, layers=1))
     verdict = support.judge(header, Hyperparameters.read(header), capability)
     assert verdict.score == score
-    assert verdict.reason
+    assert reason in verdict.reason
+
+
+def test_biases_that_no_kernel_adds_keep_a_model_from_the_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(support.importlib.util, "find_spec", lambda name: object())
+    extra = {"blk.0.ffn_down.bias": (WIDTH,), "blk.0.attn_output.bias": (WIDTH,)}
+    header = read(tiny(tmp_path / "tiny.gguf", "llama", layers=1, extra=extra))
+    verdict = support.judge(header, Hyperparameters.read(header), (9, 0))
+    assert verdict.score == 60
+    assert "no kernel adds blk.0.ffn_down.bias" in verdict.reason

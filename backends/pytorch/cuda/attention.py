@@ -69,7 +69,7 @@ class Attention:
         kernels.attend[(shape.kv_heads, splits)](
             qkv, *rope, *norms, shape.norm_eps, *cache.layer(layer)[:2], cache.tables,
             rows["slots"], rows["positions"], self._parts, self._states, self._tickets, y.y, y.yf,
-            shape.heads, shape.kv_heads, shape.head_dim, shape.head_dim,
+            shape.heads, shape.kv_heads, shape.head_dim, shape.rotated,
             covering(shape.heads // shape.kv_heads), self._width,
             self._network.traits.attention_scale, block.query_norm is not None,
             shape.window if block.local else 0, self._network.traits.attention_softcap,
@@ -95,7 +95,7 @@ class Attention:
         kernels.spread[(count,)](
             qkv, *rope, *norms, shape.norm_eps, *cache.layer(layer), cache.tables, *tokens,
             self._queries, count * qkv.shape[1], shape.heads, shape.kv_heads, shape.head_dim,
-            shape.head_dim, covering(shape.heads), covering(shape.kv_heads), self._width,
+            shape.rotated, covering(shape.heads), covering(shape.kv_heads), self._width,
             self._network.traits.attention_scale, block.query_norm is not None, parts,
             cache.per_slot, cache.quantised, 4, self._pdl, num_warps=4, launch_pdl=self._pdl,
         )  # fmt: skip

@@ -97,6 +97,7 @@ class Loader:
         width, head_dim = shape.width, shape.head_dim
         queries, keys = shape.heads * head_dim, shape.kv_heads * head_dim
         post, heads = traits.post_norms, traits.head_norms
+        gate, up = self._gated(prefix)
 
         def norm(name: str, size: int, present: bool = True) -> torch.Tensor | None:
             return self._vector(f"{prefix}.{name}.weight", size) if present else None
@@ -111,8 +112,8 @@ class Loader:
             output_bias=self._optional(f"{prefix}.attn_output.bias", width),
             attention_post_norm=norm("post_attention_norm", width, post),
             mlp_norm=self._vector(f"{prefix}.ffn_norm.weight", width),
-            gate=self._matrix((f"{prefix}.ffn_gate.weight",), (shape.hidden,), width),
-            up=self._matrix((f"{prefix}.ffn_up.weight",), (shape.hidden,), width),
+            gate=gate,
+            up=up,
             down=self._matrix((f"{prefix}.ffn_down.weight",), (width,), shape.hidden),
             mlp_post_norm=norm("post_ffw_norm", width, post),
             local=shape.window_pattern[layer],
@@ -120,9 +121,11 @@ class Loader:
 
     def _qkv(self, prefix: str, counts: tuple[int, int, int]) -> tuple[Matrix, ...]:
         """Neighbours of one type become one matrix, so that one kernel has few cases."""
+        width = self._shape.width
+        if self._traits.fused:
+            return (self._matrix((f"{prefix}.attn_qkv.weight",), (sum(counts),), width),)
         names = [f"{prefix}.attn_{part}.weight" for part in "qkv"]
         types = [self._tensor(name).type_name for name in names]
-        width = self._shape.width
         if types[0] == types[1] == types[2]:
             return (self._matrix(names, counts, width),)
         if types[0] == types[1]:
@@ -133,7 +136,25 @@ class Loader:
             return first, self._matrix(names[1:], counts[1:], width)
         raise UnsupportedModel(f"{prefix}: queries, keys and values of three types")
 
+    def _gated(self, prefix: str) -> tuple[Matrix, Matrix]:
+        """Gate and up, which may lie below one another in one tensor."""
+        hidden, width = self._shape.hidden, self._shape.width
+        if self._traits.fused:
+            both = self._tensor(f"{prefix}.ffn_up.weight", width, 2 * hidden)
+            return self._rows(both, 0, hidden), self._rows(both, hidden, hidden)
+        gate = self._matrix((f"{prefix}.ffn_gate.weight",), (hidden,), width)
+        return gate, self._matrix((f"{prefix}.ffn_up.weight",), (hidden,), width)
+
+    def _rows(self, tensor: Tensor, first: int, count: int) -> Matrix:
+        """Some rows of a tensor, as a matrix of their own."""
+        stack = Stack(tensor.type_name, (count,), tensor.shape[0], self._device)
+        for raw in self._reader.rows(tensor, first, count):
+            stack.add(raw)
+        return stack.done()
+
     def _biases(self, prefix: str, counts: Sequence[int]) -> torch.Tensor | None:
+        if self._traits.fused:
+            return self._optional(f"{prefix}.attn_qkv.bias", sum(counts))
         parts = [
             self._optional(f"{prefix}.attn_{part}.bias", count)
             for part, count in zip("qkv", counts, strict=True)

@@ -46,14 +46,16 @@ class Reader:
         self._pool.shutdown()
         os.close(self._file)
 
-    def rows(self, tensor: Tensor) -> Iterator[torch.Tensor]:
-        """A tensor's rows as uint8 [rows, bytes] on the device, in pieces."""
-        count = tensor.elements // tensor.shape[0]
-        row_bytes = tensor.nbytes // count
+    def rows(self, tensor: Tensor, first: int = 0, count: int = 0) -> Iterator[torch.Tensor]:
+        """A tensor's rows, or ``count`` of them from ``first`` on, as uint8 [rows, bytes] on the
+        device, in pieces."""
+        every = tensor.elements // tensor.shape[0]
+        row_bytes = tensor.nbytes // every
+        end = first + count if count else every
         most = max(1, CHUNK // row_bytes)
-        for first in range(0, count, most):
-            rows = min(most, count - first)
-            yield self._bring(tensor.offset + first * row_bytes, rows * row_bytes).view(rows, -1)
+        for at in range(first, end, most):
+            rows = min(most, end - at)
+            yield self._bring(tensor.offset + at * row_bytes, rows * row_bytes).view(rows, -1)
             self._loaded(rows * row_bytes)
 
     def _bring(self, offset: int, size: int) -> torch.Tensor:

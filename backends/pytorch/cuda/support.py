@@ -38,6 +38,8 @@ CONTEXT_BYTES: Final = 600 << 20
 """Of CUDA itself and its libraries."""
 STAGING: Final = 128 << 20
 """Host memory that weights pass through."""
+BIASES: Final = frozenset(("ffn_gate", "ffn_up", "ffn_down", "output"))
+"""What may have a bias that no kernel adds."""
 
 
 def judge(
@@ -49,14 +51,27 @@ def judge(
     """The rule by which cards get this backend or llama.cpp (80).
 
     Where these kernels were measured they were ahead for one stream, for prompts, and with many
-    streams on small models (docs/performance.md); on other cards nobody knows.
+    streams on small models (docs/performance.md); on other cards, and with what no card has run
+    yet, nobody knows.
     """
     why = refusal(header, shape, LoadOptions(), capability, adapters)
     if why:
         return Support(60, f"plain PyTorch on the card, without kernels of its own: {why}")
+    if untried := _untried(shape):
+        return Support(75, f"kernels of its own, not run on a card yet for {untried}")
     if capability == MEASURED:
         return Support(90, "measured ahead of llama.cpp on such a card, but for many rows of 8B")
     return Support(75, "kernels of its own, not measured on such a card")
+
+
+def _untried(shape: memory.Parameters) -> str:
+    """What of a model the kernels compute right on a processor, and no card has shown."""
+    assert isinstance(shape, Hyperparameters)
+    if traits_of(shape).fused:
+        return "fused matrices"
+    if shape.rotated != shape.head_dim:
+        return "heads that turn in part"
+    return ""
 
 
 def refusal(
@@ -80,10 +95,10 @@ def refusal(
     for tensor in header.tensors.values():
         if len(tensor.shape) >= 2 and (why := _refused(tensor)):
             return f"{tensor.name}: {why}"
+        if tensor.name.endswith(".bias") and tensor.name.split(".")[-2] in BIASES:
+            return f"no kernel adds {tensor.name}"
     if shape.experts:
         return "no kernel mixes experts"
-    if traits_of(shape).fused or shape.rotated != shape.head_dim:
-        return "no kernel takes its fused matrices"
     if shape.head_dim % 32 or shape.head_dim > 256:
         return f"heads of {shape.head_dim} dimensions"
     if shape.hidden % 32 or shape.width % 32:
