@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,7 +286,10 @@ class _Reader:
 
 
 def _address(read: _Reader) -> tuple[str, str, int, str]:
-    """Scheme, host, port and path of ``OLLAMA_HOST``; a bad port becomes the default."""
+    """Scheme, host, port and path of ``OLLAMA_HOST``; a bad port becomes the default.
+
+    Raises ``BadSetting`` for what no host can be called.
+    """
     text = read.text("OLLAMA_HOST").strip()
     scheme, separator, rest = text.partition("://")
     if not separator:
@@ -293,6 +297,8 @@ def _address(read: _Reader) -> tuple[str, str, int, str]:
     default = {"http": 80, "https": 443}.get(scheme, DEFAULT_PORT) if separator else DEFAULT_PORT
     authority, _, path = rest.partition("/")
     host, port_text = _split_port(authority)
+    if not _is_host(host):
+        raise BadSetting(f"OLLAMA_HOST: {host!r} is no host's name or address")
     if port_text is None:
         port = default
     elif port_text.isascii() and port_text.isdigit() and int(port_text) <= 65535:
@@ -306,14 +312,23 @@ def _address(read: _Reader) -> tuple[str, str, int, str]:
 def _split_port(authority: str) -> tuple[str, str | None]:
     """Host and port text; the port is ``None`` where there is none."""
     bare = authority.strip("[]")
-    try:
-        return str(ipaddress.ip_address(bare)), None
-    except ValueError:
-        pass
+    if "]" not in bare:  # a zone may hold anything: [fe80::1%eth0]:80 would be an address, too
+        try:
+            return str(ipaddress.ip_address(bare)), None
+        except ValueError:
+            pass
     host, separator, port = authority.rpartition(":")
     if not separator:
         return authority or "127.0.0.1", None
     return host.strip("[]"), port
+
+
+def _is_host(text: str) -> bool:
+    """Whether a URL can name a host so; empty: all of this machine's addresses."""
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return re.fullmatch(r"[^\s:/?#@\[\]]*", text) is not None
 
 
 def _models(read: _Reader) -> Path:

@@ -23,7 +23,7 @@ class Outcome:
 class Lhama(Protocol):
     """The fixture ``lhama`` of tests/cli."""
 
-    def __call__(self, *arguments: str, stdin: str | None = None) -> Outcome: ...
+    def __call__(self, *arguments: str, stdin: str | None = "") -> Outcome: ...
 
 
 @dataclass

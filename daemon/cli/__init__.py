@@ -19,10 +19,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from lhama.daemon.cli.commands import app
 
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["help"]:
+        given = [*given[1:], "--help"]
     spelled_out = [f"{a}={_OPTIONAL_VALUES[a]}" if a in _OPTIONAL_VALUES else a for a in given]
     try:
         app(spelled_out, prog_name="lhama")
     except LhamaError as error:
         sys.exit(f"Error: {error.message}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"Error: {error.filename}: {error.strerror}")  # a file the user named
     except KeyboardInterrupt:
         sys.exit(130)

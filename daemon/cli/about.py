@@ -36,14 +36,14 @@ _DURATIONS = ("keep_alive", "load_timeout", "step_timeout", "shutdown_grace")
 
 
 def config(settings: Settings) -> None:
-    """One line for each setting: its name, its value, where that is from. No secret is shown."""
+    """One line for each setting: its name, where its value is from, the value. No secret is shown."""
     rows: list[tuple[str, str, str]] = []
     for variable, origin in settings.origin_of.items():
         name = key(variable)
         if name in {row[0] for row in rows} or not hasattr(settings, _FIELDS.get(name, name)):
             continue
-        rows.append((name, _shown(settings, name), origin))
-    output.say(output.table(("NAME", "VALUE", "FROM"), sorted(rows)))
+        rows.append((name, origin, _shown(settings, name)))
+    output.say(output.table(("NAME", "FROM", "VALUE"), sorted(rows)))  # values may be long
 
 
 def _shown(settings: Settings, name: str) -> str:

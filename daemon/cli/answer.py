@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from lhama.daemon import durations
-from lhama.daemon.cli import output
+from lhama.daemon.cli import output, wrapping
 from lhama.daemon.cli.client import Json
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
@@ -24,8 +24,11 @@ class Answer:
     """The user pressed Ctrl-C: the content ends where the model was."""
 
 
-def show(chunks: Generator[Json, None, None], *, hide_thinking: bool = False) -> Answer:
+def show(
+    chunks: Generator[Json, None, None], *, hide_thinking: bool = False, word_wrap: bool = True
+) -> Answer:
     """Print the chunks of generate or chat as they come; Ctrl-C ends them, not the program."""
+    wrapped = (wrapping.terminal() if word_wrap else None) or str
     content: list[str] = []
     thinking: list[str] = []
     answer = Answer("", "", {})
@@ -42,12 +45,14 @@ def show(chunks: Generator[Json, None, None], *, hide_thinking: bool = False) ->
                     waiting.stop()
                     if len(thinking) == 1:
                         output.say("Thinking...")
-                    output.say(f"{DIM}{thought}{PLAIN}" if styled else thought, end="")
+                    shown = wrapped(thought)
+                    output.say(f"{DIM}{shown}{PLAIN}" if styled else shown, end="")
                 if text:
                     waiting.stop()
                     if thinking and len(content) == 1 and not hide_thinking:
                         output.say("\n...done thinking.\n")
-                    output.say(text, end="")
+                        wrapped("\n")
+                    output.say(wrapped(text), end="")
                 for call in said.get("tool_calls") or []:
                     waiting.stop()
                     output.say(f"{call['function']['name']}({call['function']['arguments']})")

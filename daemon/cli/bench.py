@@ -73,7 +73,12 @@ def bench(
     json_file: Path | None,
     chart: Path | None,
 ) -> None:
-    """Load the model, run all blocks, print a table; write the files that were asked for."""
+    """Load the model, run all blocks, print a table; write the files that were asked for.
+
+    Raises ``OSError`` before anything is measured where a file cannot be written.
+    """
+    for path in filter(None, (json_file, chart)):
+        path.open("a").close()
     client.post("/api/generate", {"model": model, "stream": False})
     before = pipelines.fetch_one(client, model)
     output.say(f"{before.model} on {before.backend} ({before.device}), {before.slots} slots")
@@ -92,7 +97,7 @@ def bench(
     if chart is not None:
         groups = [
             (
-                f"{r.streams} streams",
+                _streams(r.streams),
                 r.median("off", "tokens_per_s"),
                 r.median("on", "tokens_per_s"),
             )
@@ -123,10 +128,14 @@ def _measure(client: Client, model: str, streams: int, tokens: int, rounds: int)
     _block(client, model, "on", streams, tokens, 0)  # warms up
     for n in range(rounds):
         for place, pipeline in enumerate(TURN):
-            output.say(f"\r{streams} streams, block {4 * n + place + 1}/{4 * rounds} ", end="")
+            output.passing(f"{_streams(streams)}, block {4 * n + place + 1}/{4 * rounds}")
             blocks.append(_block(client, model, pipeline, streams, tokens, 1 + 4 * n + place))
-    output.say("\r" + " " * 40 + "\r", end="")
+    output.passing("")
     return Result(streams, blocks)
+
+
+def _streams(count: int) -> str:
+    return f"{count} stream" if count == 1 else f"{count} streams"
 
 
 def _block(

@@ -74,7 +74,7 @@ class Chat:
         }
         try:
             chunks = self.client.stream("/api/chat", body)
-            said = answer.show(chunks, hide_thinking=self.options.hide_thinking)
+            said = self.options.show(chunks)
         except ServerError:
             self.messages.pop()
             raise

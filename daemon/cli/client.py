@@ -134,22 +134,29 @@ class Client:
         elif body is not None:
             headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         with closing(self._open(self._host, self._port, timeout=CONNECT_SECONDS)) as connection:
+            self._connect(connection)
             try:
-                connection.connect()
-                # A model may take minutes to load: only connecting has a limit.
-                connection.sock.settimeout(None)
                 response = self._send(connection, method, self._prefix + path, body, headers)
                 if response.status >= 400:
                     raise _failure(response)
                 yield response
-            except ConnectionRefusedError:
-                raise Unreachable(
-                    f"could not connect to a server at {self.url}: start one with 'lhama serve', "
-                    "or set OLLAMA_HOST to where it runs"
-                ) from None
             except (OSError, http.client.HTTPException) as error:
                 reason = str(error) or type(error).__name__
                 raise Unreachable(f"lost the server at {self.url}: {reason}") from error
+
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
+        try:
+            connection.connect()
+        except ConnectionRefusedError:
+            raise Unreachable(
+                f"could not connect to a server at {self.url}: start one with 'lhama serve', "
+                "or set OLLAMA_HOST to where it runs"
+            ) from None
+        except OSError as error:
+            reason = error.strerror or error
+            raise Unreachable(f"could not connect to a server at {self.url}: {reason}") from error
+        # A model may take minutes to load: only connecting has a limit.
+        connection.sock.settimeout(None)
 
     @staticmethod
     def _send(

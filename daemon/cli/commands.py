@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lhama.daemon.cli import output, serviceverbs
 from lhama.daemon.cli.client import Client
 from lhama.daemon.config import Settings
 
 app = typer.Typer(
     name="lhama",
-    help="Run language models behind the Ollama API.",
     no_args_is_help=True,
     add_completion=False,
     # Both would import rich before the verb is known.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Model = Annotated[
@@ -35,8 +35,6 @@ NoPlugins = Annotated[
         help="Do not load this plugin; without =NAME: none but lhama's own. May be repeated.",
     ),
 ]
-
-
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -49,6 +47,9 @@ Set = Annotated[
 
 def _client() -> Client:
     settings = Settings.from_environment()
+    for warning in settings.warnings:
+        if warning.startswith("OLLAMA_HOST"):
+            output.note(f"warning: {warning}")
     return Client(settings.url, settings.api_key)
 
 
@@ -77,7 +78,10 @@ def lhama(
 def serve(
     no_plugins: NoPlugins = None,
     backend: Annotated[
-        str | None, typer.Option(help="Use this backend only; default: the best for each model.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Use this backend only; default: the best for each model."
+        ),
     ] = None,
     given: Set = None,
 ) -> None:
@@ -85,6 +89,9 @@ def serve(
     from lhama.daemon import app as daemon
 
     daemon.run(_settings(no_plugins, backend, given))
+
+
+app.command("start", hidden=True)(serve)
 
 
 @app.command()
@@ -99,7 +106,10 @@ def config(given: Set = None) -> None:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Look for what is missing on this machine, and say what mends it. Exit status 1 if any is."""
+    """Look for what is missing on this machine, and say what mends it.
+
+    Exit status 1 if models cannot run.
+    """
     from lhama.daemon.cli import doctor as examination
 
     raise typer.Exit(examination.run(Settings.from_environment(), as_json=as_json))
@@ -108,16 +118,22 @@ def doctor(
 @app.command()
 def run(
     model: Model,
-    prompt: Annotated[list[str] | None, typer.Argument(help="Ask this and leave.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT", help="Ask this and leave.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show times and rates.")] = False,
-    keepalive: Annotated[str, typer.Option(help="How long to stay loaded: 5m, 1h, -1.")] = "",
-    format: Annotated[str, typer.Option(help="Answer format: json.")] = "",
+    keepalive: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long to stay loaded: 5m, 1h, -1.")
+    ] = "",
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="Answer in json, or by a JSON Schema.")
+    ] = "",
     think: Annotated[
         str, typer.Option(metavar="[LEVEL]", help="Thinking: true, false, low, medium, high, max.")
     ] = "",
     hidethinking: Annotated[bool, typer.Option("--hidethinking", help="Hide thoughts.")] = False,
     nowordwrap: Annotated[
-        bool, typer.Option("--nowordwrap", help="Accepted for Ollama's sake: lines never wrap.")
+        bool, typer.Option("--nowordwrap", help="Do not break lines between words.")
     ] = False,
     insecure: Insecure = False,
 ) -> None:
@@ -133,16 +149,21 @@ def run(
         format=format,
         think=running.read_think(think),
         hide_thinking=hidethinking,
+        word_wrap=not nowordwrap,
         verbose=verbose,
         history=not Settings.from_environment().no_history,
     )
     running.run(_client(), model, prompt or [], options, insecure=insecure)
 
 
-@app.command()
+@app.command(short_help="Watch the loaded models at work.")
 def top(
-    interval: Annotated[float, typer.Option(help="Seconds between two looks.")] = 1.0,
-    times: Annotated[int, typer.Option(help="Leave after so many looks; 0: never.")] = 0,
+    interval: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Between two looks.")
+    ] = 1.0,
+    times: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Leave after so many looks; 0: never.")
+    ] = 0,
 ) -> None:
     """Watch the loaded models: batch size, tokens per second, how long the device waits."""
     from lhama.daemon.cli import top as module
@@ -150,12 +171,16 @@ def top(
     module.top(_client(), interval, times)
 
 
-@app.command()
+@app.command(short_help="Write a loaded model's last steps as a trace.")
 def trace(
     model: Model,
     target: Annotated[Path, typer.Argument(metavar="OUT.json", help="Where the trace goes.")],
-    steps: Annotated[int, typer.Option(min=1, max=4096, help="How many of the last.")] = 200,
-    svg: Annotated[Path | None, typer.Option(help="Draw the assembly line, too.")] = None,
+    steps: Annotated[
+        int, typer.Option(metavar="N", min=1, max=4096, help="How many of the last.")
+    ] = 200,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the assembly line, too.")
+    ] = None,
 ) -> None:
     """Write a loaded model's last steps, for Perfetto or chrome://tracing."""
     from lhama.daemon.cli import trace as module
@@ -163,14 +188,22 @@ def trace(
     module.trace(_client(), model, steps, target, svg)
 
 
-@app.command()
+@app.command(short_help="Measure a model on this machine.")
 def bench(
     model: Model,
-    streams: Annotated[str, typer.Option(help="How many at once, one after the other.")] = "1,8,32",
-    tokens: Annotated[int, typer.Option(min=2, help="Of each answer.")] = 128,
-    rounds: Annotated[int, typer.Option(min=1, help="Of four blocks: on, off, off, on.")] = 2,
-    json: Annotated[Path | None, typer.Option(help="Write every block's figures.")] = None,
-    chart: Annotated[Path | None, typer.Option(help="Draw tokens per second as SVG.")] = None,
+    streams: Annotated[
+        str, typer.Option(metavar="N,N,…", help="How many at once, one after the other.")
+    ] = "1,8,32",
+    tokens: Annotated[int, typer.Option(metavar="N", min=2, help="Of each answer.")] = 128,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Of four blocks: on, off, off, on.")
+    ] = 2,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every block's figures.")
+    ] = None,
+    chart: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw tokens per second as SVG.")
+    ] = None,
 ) -> None:
     """Measure a model on this machine, with the pipeline on and off in turn."""
     from lhama.daemon.cli import bench as module
@@ -202,7 +235,7 @@ def push(model: Model, insecure: Insecure = False) -> None:
 
 @app.command("list")
 def list_(
-    prefix: Annotated[str, typer.Argument(help="Only names that begin so.")] = "",
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Only names that begin so.")] = "",
 ) -> None:
     """List the models in the store."""
     from lhama.daemon.cli import models
@@ -251,13 +284,24 @@ def create(
     model: Model,
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-f", help="The Modelfile; without one, this folder's files."),
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="The Modelfile; without one, ./Modelfile or this folder's files.",
+        ),
     ] = None,
     quantize: Annotated[
-        str, typer.Option("--quantize", "-q", help="Quantize to this type, such as Q4_K_M.")
+        str,
+        typer.Option(
+            "--quantize", "-q", metavar="TYPE", help="Quantize to this type, such as Q4_K_M."
+        ),
     ] = "",
     draft_quantize: Annotated[
-        str, typer.Option("--draft-quantize", help="Quantize the DRAFT model to this type.")
+        str,
+        typer.Option(
+            "--draft-quantize", metavar="TYPE", help="Quantize the DRAFT model to this type."
+        ),
     ] = "",
 ) -> None:
     """Create a model from a Modelfile, or from a folder."""
@@ -279,8 +323,8 @@ def import_(
 
 @app.command()
 def cp(
-    source: Annotated[str, typer.Argument(metavar="SOURCE")],
-    destination: Annotated[str, typer.Argument(metavar="DESTINATION")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The model there is.")],
+    destination: Annotated[str, typer.Argument(metavar="DESTINATION", help="Its second name.")],
 ) -> None:
     """Copy a model."""
     from lhama.daemon.cli import models
@@ -289,7 +333,7 @@ def cp(
 
 
 @app.command()
-def rm(names: Annotated[list[str], typer.Argument(metavar="MODEL...")]) -> None:
+def rm(names: Annotated[list[str], typer.Argument(metavar="MODEL", help="Their names.")]) -> None:
     """Remove models."""
     from lhama.daemon.cli import models
 
@@ -312,67 +356,7 @@ def plugins(no_plugins: NoPlugins = None) -> None:
     about.plugins(_settings(no_plugins, None))
 
 
-FOR_ALL = hasattr(os, "geteuid") and os.geteuid() == 0
-"""Whose service it is where nobody says: the machine's for root."""
-
-service = typer.Typer(no_args_is_help=True, help="Run the daemon in the background, for good.")
-app.add_typer(service, name="service")
-
-System = Annotated[
-    bool,
-    typer.Option(
-        "--system/--user",
-        help="For the machine, or for this user.",
-        show_default="machine for root",
-    ),
-]
-
-
-@service.command("install")
-def service_install(
-    system: System = FOR_ALL,
-    show: Annotated[bool, typer.Option("--print", help="Show it, install nothing.")] = False,
-) -> None:
-    """Write a systemd unit or a launchd agent, and start it now and at every boot or login.
-
-    OLLAMA_* and LHAMA_* variables that are set now become the service's.
-    """
-    from lhama.daemon.cli import output
-    from lhama.daemon.cli import service as services
-
-    settings = Settings.from_environment()
-    if show:
-        output.say(services.text(settings, system=system))
-    else:
-        services.install(settings, system=system)
-
-
-@service.command("uninstall")
-def service_uninstall(system: System = FOR_ALL) -> None:
-    """Stop the service and remove it. Models stay."""
-    from lhama.daemon.cli import service as services
-
-    services.uninstall(system=system)
-
-
-@service.command("status")
-def service_status(system: System = FOR_ALL) -> None:
-    """Show whether the service runs."""
-    from lhama.daemon.cli import service as services
-
-    raise typer.Exit(services.status(system=system))
-
-
-@service.command("logs")
-def service_logs(
-    system: System = FOR_ALL,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on showing.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="Of the past.")] = 100,
-) -> None:
-    """Show the service's log."""
-    from lhama.daemon.cli import service as services
-
-    raise typer.Exit(services.logs(system=system, follow=follow, lines=lines))
+app.add_typer(serviceverbs.service, name="service")
 
 
 def _settings(

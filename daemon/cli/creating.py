@@ -40,6 +40,8 @@ def create(
 
 def import_gguf(client: Client, model: str, path: Path) -> None:
     """Create ``model`` from one GGUF file."""
+    if path.is_dir():
+        raise BadRequest(f"{path} is a folder: 'lhama create' makes models of those")
     if not path.is_file():
         raise BadRequest(f"no such file: {path}")
     _create(client, model, (Command("from", str(path.absolute())),), Path(), {})

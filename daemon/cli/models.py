@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from lhama.daemon.cli import output, pipelines
 from lhama.daemon.cli.client import Client, ServerError
@@ -26,6 +26,7 @@ def list_models(client: Client, prefix: str = "") -> None:
 
 
 def running(client: Client) -> None:
+    models = client.get("/api/ps")["models"]
     rows = [
         (
             model["name"],
@@ -37,21 +38,21 @@ def running(client: Client) -> None:
             if output.has_passed(model["expires_at"])
             else output.moment(model["expires_at"]),
         )
-        for model in client.get("/api/ps")["models"]
+        for model in models
     ]
     header = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")
     output.say(output.table(header, rows))
-    for line in _backends(client) if rows else ():
+    for line in _backends(client, [model["name"] for model in models]):
         output.say(line)
 
 
-def _backends(client: Client) -> Iterator[str]:
+def _backends(client: Client, models: Sequence[str]) -> Iterator[str]:
     """Which backend runs each model and why, if the server is a lhama."""
     try:
-        found = pipelines.fetch(client).models
+        found = {one.model: one for one in pipelines.fetch(client).models} if models else {}
     except LhamaError:
         return
-    for one in found:
+    for one in filter(None, map(found.get, models)):
         why = f": {one.reason}" if one.reason else ""
         yield f"{one.model} runs on {one.backend}, {one.device}{why}"
 

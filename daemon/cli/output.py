@@ -30,6 +30,13 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def passing(text: str) -> None:
+    """Show a line on standard error in place of the one before; only where that is a terminal."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "") -> str:
     """Left-aligned columns under their header; an empty header is left out."""
     lines = [*([header] if header else []), *rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from lhama.daemon.cli import answer, output, transferring
@@ -22,6 +22,8 @@ class RunOptions:
     format: str = ""
     think: bool | str | None = None
     hide_thinking: bool = False
+    word_wrap: bool = True
+    """At a terminal, break lines between words."""
     verbose: bool = False
     history: bool = True
 
@@ -37,6 +39,10 @@ class RunOptions:
         if self.think is not None:
             fields["think"] = self.think
         return fields
+
+    def show(self, chunks: Generator[Json, None, None]) -> answer.Answer:
+        """Print an answer as it comes."""
+        return answer.show(chunks, hide_thinking=self.hide_thinking, word_wrap=self.word_wrap)
 
 
 def read_think(text: str) -> bool | str | None:
@@ -75,14 +81,15 @@ def run(
     except ModelNotFound:
         transferring.pull(client, model, insecure=insecure)
         details = describe(client, model)
-    piped = "" if sys.stdin.isatty() else sys.stdin.read()
+    terminal = sys.stdin is not None and sys.stdin.isatty()
+    piped = sys.stdin.read() if sys.stdin is not None and not terminal else ""
     prompt = " ".join([*([piped] if piped else []), *words])
     if "embedding" in (details.get("capabilities") or []):
         if not prompt:
             raise BadRequest(f"{model} is an embedding model: give it a text")
         vectors = client.post("/api/embed", {"model": model, "input": prompt})["embeddings"]
         output.say(json.dumps(vectors[0]))
-    elif prompt or not sys.stdin.isatty():
+    elif prompt or not terminal:
         ask(client, model, prompt, options)
     else:
         from lhama.daemon.cli.chat import Chat
@@ -106,7 +113,7 @@ def describe(client: Client, model: str) -> Json:
 def ask(client: Client, model: str, prompt: str, options: RunOptions) -> None:
     """One prompt through ``/api/generate``; the answer goes to standard output."""
     body = {"model": model, "prompt": prompt, **options.request()}
-    said = answer.show(client.stream("/api/generate", body), hide_thinking=options.hide_thinking)
+    said = options.show(client.stream("/api/generate", body))
     if said.stopped:
         raise KeyboardInterrupt
     if options.verbose:

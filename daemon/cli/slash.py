@@ -33,6 +33,7 @@ Available Commands:
   /set system TEXT               Set the system message
   /set history | nohistory       Keep what is typed for the next time, or not
   /set format json | noformat    Answer in JSON, or freely
+  /set wordwrap | nowordwrap     Break lines between words, or anywhere
   /set verbose | quiet           Show times and rates, or not
   /set think [LEVEL] | nothink   Let the model think, or not
 """
@@ -113,7 +114,8 @@ def _set(chat: Chat, rest: str) -> None:
             options.think = False
             output.say("Set 'nothink' mode.")
         case "wordwrap" | "nowordwrap":
-            output.say("Lines are left to the terminal to wrap.")
+            options.word_wrap = name == "wordwrap"
+            output.say(f"Set '{name}' mode.")
         case _:
             output.say(HELP_SET)
 

@@ -44,15 +44,24 @@ class Rates:
 
 
 def top(client: Client, interval: float, times: int) -> None:
-    """Draw until interrupted, or ``times`` times if that is not 0."""
+    """Draw until interrupted, or ``times`` times if that is not 0.
+
+    A terminal has one table that changes; elsewhere they follow one another.
+    """
+    from rich.console import Console
     from rich.live import Live
 
     last: dict[str, tuple[float, Counters]] = {}
-    with Live(auto_refresh=False) as live:
+    console = Console()
+    with Live(console=console, auto_refresh=False) as live:
         for turn in count(1):
             reply = pipelines.fetch(client)
             now = time.monotonic()
-            live.update(draw(reply, _rates(reply, last, now)), refresh=True)
+            screen = draw(reply, _rates(reply, last, now))
+            if console.is_terminal:
+                live.update(screen, refresh=True)
+            else:
+                console.print(screen)
             last = {model.model: (now, model.counters) for model in reply.models}
             if turn == times:
                 return

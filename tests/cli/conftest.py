@@ -26,10 +26,10 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Replay]:
 
 @pytest.fixture
 def lhama(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Lhama:
-    """Call ``lhama`` with arguments; ``stdin`` is piped text."""
+    """Call ``lhama`` with arguments; ``stdin`` is piped text, ``None``: it is closed."""
 
-    def call(*arguments: str, stdin: str | None = None) -> Outcome:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin or ""))
+    def call(*arguments: str, stdin: str | None = "") -> Outcome:
+        monkeypatch.setattr(sys, "stdin", None if stdin is None else io.StringIO(stdin))
         code: Any = 0
         try:
             main(arguments)

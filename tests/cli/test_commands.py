@@ -170,6 +170,18 @@ def test_no_server(lhama: Lhama, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "lhama serve" in outcome.err
 
 
+def test_a_server_that_cannot_be_found(lhama: Lhama, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "nobody.invalid:1")
+    shown = lhama("list").err
+    assert shown.startswith("Error: could not connect to a server at http://nobody.invalid:1: ")
+    assert "Errno" not in shown
+
+
+def test_a_port_that_is_none_is_told_of(lhama: Lhama, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "http://nobody.invalid:port")
+    assert lhama("list").err.startswith("warning: OLLAMA_HOST: invalid port 'port', using 80\n")
+
+
 def test_not_an_ollama(server: Replay, lhama: Lhama) -> None:
     server.on("GET /api/tags", Reply(lines=[b"<html>"]))
     assert "did not answer in JSON" in lhama("list").err
@@ -213,6 +225,12 @@ def test_run_with_piped_text(server: Replay, lhama: Lhama) -> None:
     server.on("POST /api/generate", ndjson(*say("ok")))
     lhama("run", "m", "sum up:", stdin="a long text")
     assert server.requests("POST /api/generate")[0].json["prompt"] == "a long text sum up:"
+
+
+def test_run_without_standard_input(server: Replay, lhama: Lhama) -> None:
+    server.on("POST /api/show", ndjson({}))
+    server.on("POST /api/generate", ndjson(*say("ok")))
+    assert lhama("run", "m", "hi", stdin=None).out == "ok\n"
 
 
 def test_run_shows_thoughts_apart(server: Replay, lhama: Lhama) -> None:
@@ -376,6 +394,7 @@ def test_create_without_a_modelfile(server: Replay, lhama: Lhama, tmp_path: Path
     outcome = lhama("create", "mine", "-f", str(tmp_path / "Nothing"))
     assert "cannot read the Modelfile" in outcome.err
     assert "no such file" in lhama("import", "mine", str(tmp_path / "no.gguf")).err
+    assert "'lhama create'" in lhama("import", "mine", str(tmp_path)).err
 
 
 def test_a_refused_upload_shows_the_reason(server: Replay, lhama: Lhama, tmp_path: Path) -> None:
@@ -386,6 +405,21 @@ def test_a_refused_upload_shows_the_reason(server: Replay, lhama: Lhama, tmp_pat
 
 
 # --------------------------------------------------------------------------------- a fast start
+
+
+@pytest.mark.parametrize("words", ["run -h", "run --help", "help run"])
+def test_help_of_a_verb(lhama: Lhama, words: str) -> None:
+    outcome = lhama(*words.split())
+    assert outcome.code == 0
+    assert outcome.out.startswith("Usage: lhama run [OPTIONS] {MODEL} [PROMPT]...\n")
+
+
+def test_help_has_a_whole_line_for_each_verb(lhama: Lhama, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for group in ((), ("service",)):
+        shown = lhama(*group, "--help").out
+        assert "..." not in shown.partition("Commands:")[2]
+    assert "OLLAMA_HOST" in lhama("help").out
 
 
 def test_help_imports_nothing_heavy_and_is_quick() -> None:

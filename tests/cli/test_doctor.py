@@ -145,9 +145,9 @@ def test_config_shows_each_value_and_no_secret(
     about.config(Settings.from_environment(environ))
     shown = capsys.readouterr().out
     lines = {line.split()[0]: line.split()[1:] for line in shown.splitlines()[1:]}
-    assert lines["keep_alive"] == ["10m0s", "file", str(file)]
-    assert lines["host"] == ["0.0.0.0:1234", "environment", "OLLAMA_HOST"]
-    assert lines["max_queue"] == ["512", "default"]
+    assert lines["keep_alive"] == ["file", str(file), "10m0s"]
+    assert lines["host"] == ["environment", "OLLAMA_HOST", "0.0.0.0:1234"]
+    assert lines["max_queue"] == ["default", "512"]
     assert "t0ken" not in shown
     assert "secret" not in shown
     assert {"models", "pipeline", "no_plugins", "noprune", "hosts", "ui", "tls_cert"} <= set(lines)

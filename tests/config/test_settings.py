@@ -22,6 +22,7 @@ from lhama.daemon.durations import FOREVER, MINUTE, SECOND
         ("1.2.3.4:-1", "http", "1.2.3.4", 11434),
         ("[::1]", "http", "::1", 11434),
         ("[::1]:1337", "http", "::1", 1337),
+        ("[fe80::1%eth0]:80", "http", "fe80::1%eth0", 80),
         ("::1", "http", "::1", 11434),
         ("http://1.2.3.4", "http", "1.2.3.4", 80),
         ("http://1.2.3.4:4321", "http", "1.2.3.4", 4321),
@@ -34,6 +35,12 @@ from lhama.daemon.durations import FOREVER, MINUTE, SECOND
 def test_host_and_port(value: str, scheme: str, host: str, port: int) -> None:
     settings = Settings.from_environment({"OLLAMA_HOST": value})
     assert (settings.scheme, settings.host, settings.port) == (scheme, host, port)
+
+
+@pytest.mark.parametrize("value", ["two words", "http://[bad", "a:b:c", "user:key@example.com:1"])
+def test_what_is_no_host_is_refused(value: str) -> None:
+    with pytest.raises(BadSetting, match="is no host's name or address"):
+        Settings.from_environment({"OLLAMA_HOST": value})
 
 
 def test_path_of_host_is_kept() -> None:

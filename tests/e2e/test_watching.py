@@ -103,6 +103,14 @@ def test_show_and_ps_say_which_backend_and_why(lhama: Lhama) -> None:
     )
 
 
+def test_files_that_cannot_be_written_are_named(lhama: Lhama) -> None:
+    lhama("run", "ref", "hello")
+    nowhere = "no/folder/out.json"
+    for words in (("trace", "ref", nowhere), ("bench", "ref", "--json", nowhere)):
+        shown = lhama(*words, fails=True)
+        assert shown.strip() == f"Error: {nowhere}: No such file or directory"
+
+
 def test_what_cannot_be_shown(lhama: Lhama) -> None:
     assert "not found" in lhama("trace", "nobody", "out.json", fails=True)
     assert "--streams takes numbers" in lhama("bench", "ref", "--streams", "1,x", fails=True)
