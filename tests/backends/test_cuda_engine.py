@@ -13,7 +13,7 @@ import gluon_on_numpy
 import pytest
 import torch
 from cuda_on_numpy import engine_of
-from pytorch_models import VOCAB, tiny
+from pytorch_models import HEAD_DIM, VOCAB, WIDTH, tiny
 from quantised_models import quantised
 
 from lhama.backends import devices
@@ -39,6 +39,7 @@ from lhama.plugins.gguf import read
 GREEDY = Sampling(temperature=0.0)
 MIXED = {"": "Q4_K", "attn_v": "Q6_K", "ffn_down": "Q6_K", "output.weight": "Q6_K"}
 PHI = {"": "Q4_K", "attn_qkv": "Q5_K", "ffn_down": "Q6_K", "output.weight": "Q6_K"}
+UNLIKE = {"": "Q8_0", "blk.1.ffn_gate": "BF16", "blk.1.ffn_up": "BF16"}
 GEMMA = {"": "Q5_0", "attn_v": "Q8_0", "attn_output": "Q4_K", "token_embd": "Q8_0"}
 
 
@@ -133,6 +134,7 @@ def error(found: torch.Tensor, wanted: torch.Tensor) -> float:
         ("qwen3", {"": "BF16"}, "f16", 0.02, 0.02),
         ("gemma2", GEMMA, "f16", 0.02, 0.01),
         ("llama-yarn", MIXED, "f16", 0.04, 0.03),
+        ("llama", UNLIKE, "f16", 0.04, 0.01),
         ("phi3", PHI, "f16", 0.04, 0.03),
     ],
 )
@@ -169,6 +171,29 @@ def test_logits_are_the_plain_engines(
     assert error(step.logits(2), wanted[2][5]) < several
     assert error(step.logits(1), wanted[1][16]) < several
     engine.close()
+
+
+def test_twenty_heads_share_keys_and_values(tmp_path: Path) -> None:
+    """More than a tensor core takes at once."""
+    queries, keys = 20 * HEAD_DIM, HEAD_DIM
+    shapes = {"attn_q": queries, "attn_k": keys, "attn_v": keys}
+    path = tiny(
+        tmp_path / "model.gguf",
+        "llama",
+        layers=1,
+        metadata={"attention.head_count": 20, "attention.head_count_kv": 1},
+        extra={
+            **{f"blk.0.{name}.weight": (WIDTH, size) for name, size in shapes.items()},
+            "blk.0.attn_output.weight": (queries, WIDTH),
+        },
+    )
+    wanted = wanted_logits(path, [text(1, 80)])[0]
+    step = Stepper(engine_of(path))
+    step(Row(0, 1, 0, text(1, 79)), admits=[admit(0)])
+    assert error(step.logits(0), wanted[78]) < 0.01
+    step(Row(0, 1, 79, text(1, 80)[79:]))
+    assert error(step.logits(0), wanted[79]) < 0.01
+    step.engine.close()
 
 
 @pytest.fixture(scope="module")
@@ -260,11 +285,30 @@ def test_masks_faults_and_logprobs_reach_their_rows(step: Stepper) -> None:
     assert [bool(row.error) for row in found] == [False, True, False]
 
 
+def test_a_step_that_fails_is_given_its_masks_and_says_so(
+    step: Stepper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(kind: Kind) -> None:
+        raise RuntimeError("no memory for a graph")
+
+    engine = step.engine
+    plan = StepPlan(0, (Row(0, 1, 0, text(0, 20), masked=True),), (), (admit(0),))
+    prepared = engine.prepare_next(plan, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._steps, "run", fail)
+        handle = engine.compute_current(prepared, [0])
+    handle.supply_masks({0: bytes(4)})
+    with pytest.raises(BackendError, match="no memory for a graph"):
+        handle.result()
+    assert not step(Row(1, 1, 0, text(1, 5)), admits=[admit(1)])[0].error
+
+
 def test_too_much_is_refused_and_hurts_nobody(step: Stepper) -> None:
     with pytest.raises(BackendError, match="exceed the batch"):
         step(Row(0, 1, 0, (5,) * 4000), admits=[admit(0)])
-    with pytest.raises(BackendError, match="beyond the context"):
-        step(Row(0, 1, 190, (5,) * 5), admits=[admit(0)])
+    for row in (Row(0, 1, 190, (5,) * 5), Row(0, 1, 192)):
+        with pytest.raises(BackendError, match="beyond the context"):
+            step(row, admits=[admit(0)])
     assert not step(Row(0, 1, 0, text(0, 5)), admits=[admit(0)])[0].error
 
 

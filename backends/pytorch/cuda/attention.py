@@ -44,8 +44,10 @@ class Attention:
         self._queries = torch.zeros(most, queries, dtype=torch.float16, device=device)
         self._plain = torch.zeros(1, queries, dtype=torch.float16, device=device)
         self._width = max(32, covering(shape.head_dim))
-        # Wide heads need more registers than there are, and 8-bit caches more instructions.
-        self._fused = self._width <= 128 and not cache.quantised
+        # Wide heads need more registers than there are, 8-bit caches more instructions, and a
+        # tensor core takes 16 heads at once.
+        shared = shape.heads // shape.kv_heads
+        self._fused = self._width <= 128 and shared <= 16 and not cache.quantised
         self._tile = WARPS * min(64, 2048 // self._width)
 
     def splits_for(self, length: int) -> int:

@@ -84,7 +84,7 @@ class CudaEngine:
             if history is not None:
                 histories.append(history)
         for row in plan.rows:
-            self._pages.reserve(row.slot, row.position, row.position + max(len(row.tokens), 1))
+            self._pages.reserve(row.slot, row.position, row.position + row.size)
         self._ring = (self._ring + 1) % RING
         return Prepared(plan, self._stager.stage(plan.rows, self._ring), histories)
 
@@ -112,15 +112,15 @@ class CudaEngine:
                 self._last,
             )
             self._last = handle
+            masked = any(row.masked for row in prepared.plan.rows)
+            if masked:  # they will come, whatever becomes of the step
+                handle.when_masked = lambda masks: self._draw_masked(handle, general, masks)
             try:
                 self._forward(prepared)
-                if not any(turn.row.masked for _, turn in general):
+                if not masked:
                     self._draw(handle, general, {})
-                    return handle
             except Exception as error:
                 handle.fail(error)
-                return handle
-        handle.when_masked = lambda masks: self._draw_masked(handle, general, masks)
         return handle
 
     def embed(self, inputs: Sequence[Sequence[int]]) -> EmbedHandle:
@@ -137,10 +137,10 @@ class CudaEngine:
     # --------------------------------------------------------------------------- on the host, ahead
 
     def _check(self, plan: StepPlan) -> None:
-        count = sum(max(len(row.tokens), 1) for row in plan.rows)
+        count = sum(row.size for row in plan.rows)
         if count > self.limits.batch_tokens:
             raise BackendError(f"{count} tokens exceed the batch's {self.limits.batch_tokens}")
-        if any(row.position + len(row.tokens) > self.limits.context for row in plan.rows):
+        if any(row.position + row.size > self.limits.context for row in plan.rows):
             raise BackendError(f"a row goes beyond the context of {self.limits.context}")
 
     # ----------------------------------------------------------------------------------- enqueued
@@ -175,6 +175,8 @@ class CudaEngine:
 
     def _draw_masked(self, handle: Handle, general: General, masks: Mapping[int, bytes]) -> None:
         """The same when the masks have come, on whatever thread brings them."""
+        if handle.failed:
+            return
         with self._context():
             try:
                 self._draw(handle, general, masks)

@@ -81,6 +81,10 @@ class Handle:
         self.end.set()
         self._issued.set()
 
+    @property
+    def failed(self) -> bool:
+        return self._error is not None
+
     # --------------------------------------------------------------------- on the core's side
 
     def supply_masks(self, masks: Mapping[int, bytes]) -> None:

@@ -97,12 +97,12 @@ class Several:
             self._attend(index, block, tokens)
             parts = self._multiply(self._mixed[:count], block.output, block.output_bias)
             self._settle(count, parts, block.mlp_norm, block.attention_post_norm, 1.0)
-            scale = self._gated(block, count)
+            self._gated(block, count)
             parts = self._multiply(self._hidden[:count], block.down, None)
             following = network.norm
             if index + 1 < len(network.blocks):
                 following = network.blocks[index + 1].attention_norm
-            self._settle(count, parts, following, block.mlp_post_norm, 1 / scale)
+            self._settle(count, parts, following, block.mlp_post_norm, 1 / SHRUNK)
         return self._x[:count]
 
     def pick(self, normed: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
@@ -137,9 +137,9 @@ class Several:
         if tokens.blocks:
             self._attention.chunks(index, block, self._mixed, single, tokens.blocks)
 
-    def _gated(self, block: Block, count: int) -> float:
-        """The MLP's inner activations, times the factor returned."""
-        network, x, y = self.network, self._x[:count], self._hidden[:count]
+    def _gated(self, block: Block, count: int) -> None:
+        """The MLP's inner activations, ``SHRUNK``."""
+        x, y = self._x[:count], self._hidden[:count]
         gate, up, gelu = block.gate, block.up, self.network.traits.gelu
         if gate.form and count <= FEW:
             tile = tiling.several_gated(gate)
@@ -148,13 +148,14 @@ class Several:
                 gate.number, gelu, padded(count), *tile, self._pdl,
                 num_warps=tile.warps, launch_pdl=self._pdl,
             )  # fmt: skip
-            return SHRUNK
-        pair = [torch.mm(x, self._written_out(m).t()) for m in (gate, up)]
-        scale = SHRUNK if y.dtype == torch.float16 else 1.0
+            return
+        pair = []
+        for matrix in (gate, up):
+            weight = self._written_out(matrix)
+            pair.append(torch.mm(x.to(weight.dtype), weight.t()))  # layers may differ in type
         kernels.activate[(count, -(-gate.outputs // 1024))](
-            *pair, y, scale, gate.outputs, gate.outputs, network.traits.gelu, 4, num_warps=4
+            *pair, y, SHRUNK, gate.outputs, gate.outputs, gelu, 4, num_warps=4
         )
-        return scale
 
     def _multiply(self, x: torch.Tensor, matrix: Matrix, bias: torch.Tensor | None) -> int:
         """Products into ``_parts``; how many parts there are."""

@@ -113,7 +113,11 @@ class Steps:
         )
         self._several = Several(network, self._attention, sizes.tokens, most, device, pdl=pdl)
         self._graphs: dict[Kind, torch.cuda.CUDAGraph] = {}
-        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        on_cuda = device.type == "cuda"
+        self._pool = torch.cuda.graph_pool_handle() if on_cuda else None
+        # One stream for all recordings: what a graph took and gave back, cuBLAS's workspace too,
+        # is only given to the next one on the same stream.
+        self._side = torch.cuda.Stream(device) if on_cuda else None
 
     def kind(self, single: int, chunk: int, ending: int, longest: int, *, penalised: bool) -> Kind:
         """Of a step: rows with one token, tokens of prompts, how many of these end, and how far
@@ -213,7 +217,8 @@ class Steps:
         """Record ``run`` on a stream of its own; nothing is executed and nobody waits."""
         graph = torch.cuda.CUDAGraph()
         torch.cuda.current_blas_handle()  # a thread's first may not be made while it records
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        current, side = torch.cuda.current_stream(), self._side
+        assert side is not None
         side.wait_stream(current)
         with torch.cuda.stream(side):
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
