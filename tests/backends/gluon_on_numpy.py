@@ -127,7 +127,7 @@ _TORCH = {
 }
 
 
-def _pointer(tensor: torch.Tensor) -> Pointer:
+def pointer(tensor: torch.Tensor) -> Pointer:
     storage = tensor.untyped_storage()
     memory = (ctypes.c_uint8 * storage.nbytes()).from_address(storage.data_ptr())
     at = tensor.storage_offset() * tensor.element_size()
@@ -156,9 +156,9 @@ class Kernel:
             global _program, _grid
             for name in ("num_warps", "num_stages", "launch_pdl", "maxnreg"):
                 options.pop(name, None)
-            given = [_pointer(a) if isinstance(a, torch.Tensor) else a for a in args]
+            given = [pointer(a) if isinstance(a, torch.Tensor) else a for a in args]
             named = {
-                k: _pointer(a) if isinstance(a, torch.Tensor) else a for k, a in options.items()
+                k: pointer(a) if isinstance(a, torch.Tensor) else a for k, a in options.items()
             }
             _grid = (*grid, 1, 1)[:3]
             self.launches += 1

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cuda_on_numpy  # noqa: F401 - puts numpy where Triton would be
+import gluon_on_numpy
 import numpy as np
 import pytest
 import torch
@@ -189,13 +190,15 @@ class Case:
     norm: bool = False
     strength: float = 1.0
     """Of queries and keys: scores far apart must not become infinite shares."""
+    far: bool = False
+    """All pages lie where 32 bits do not reach."""
 
 
 CASES = (
     Case(4, 2, 32, 32, (0, 1, 63, 64, 65, 600)),
     Case(6, 2, 64, 64, (300, 3), norm=True),
     Case(3, 1, 96, 64, (130, 40), softcap=30.0),
-    Case(9, 1, 64, 64, (129,), window=100),
+    Case(9, 1, 64, 64, (129,), window=100, far=True),
     Case(4, 1, 256, 256, (150, 64, 20), window=100),
     Case(4, 2, 128, 128, (700, 1100)),
     Case(4, 2, 64, 64, (129, 65, 300), strength=12.0),
@@ -217,6 +220,9 @@ class Scene:
         lines = torch.full((2, rows * PAGES, case.kv_heads, 64, dim), torch.nan).half()
         self.keys, self.values = lines
         self.tables = torch.randperm(rows * PAGES).view(rows, PAGES).int()
+        beyond = 2**31 // (case.kv_heads * 64 * dim) if case.far else 0
+        places = [gluon_on_numpy.pointer(part) + -beyond * part[0].numel() for part in lines]
+        self.caches = (*places, *places, self.tables + beyond)
         self.slots = torch.arange(rows).int()
         self.positions = torch.tensor(case.positions).int()
         self.past = torch.randn(2, rows, case.kv_heads, max(case.positions) + 1, dim).half()
@@ -280,11 +286,11 @@ def test_attention_of_one_row(case: Case) -> None:
     for row in range(len(case.positions)):
         y, yf = torch.zeros(-(-size // 1024) * 384).int(), torch.zeros(-(-size // 256) * 256)
         attention.attend[(case.kv_heads, 16)](
-            scene.qkv[row], *scene.common[1:], scene.keys, scene.values, scene.tables,
+            scene.qkv[row], *scene.common[1:], *scene.caches[:2], scene.caches[4],
             scene.slots[row:], scene.positions[row:], parts, states, tickets, y, yf, case.heads,
             case.kv_heads, case.dim, case.rotated, covering(case.heads // case.kv_heads),
             max(32, covering(case.dim)), case.dim**-0.5, case.norm, case.window, case.softcap,
-            PAGES, True, True, 2, False,
+            PAGES, True, True, case.far, 2, False,
         )  # fmt: skip
         wanted = scene.wanted(row)
         found = yf.view(2, -1)[:, : size // 2].T.flatten()
@@ -304,16 +310,16 @@ def test_attention_of_several_rows(case: Case) -> None:
     parts = torch.full((rows, heads, 16, dim), torch.nan)
     states, tickets = torch.zeros(rows, heads, 16, 2), torch.zeros(rows, case.kv_heads).int()
     width = max(32, covering(dim))
-    caches = (scene.keys, scene.values, scene.keys, scene.values, scene.tables)
+    caches = scene.caches
     halved = torch.cat((scene.qkv * 0.25, scene.qkv * 0.75))
     attention.spread[(rows,)](
         halved, *scene.common[1:], *caches, scene.slots, scene.positions, queries,
         scene.qkv.numel(), heads, case.kv_heads, dim, case.rotated, covering(heads),
-        covering(case.kv_heads), width, dim**-0.5, case.norm, 2, PAGES, False, 4, False,
+        covering(case.kv_heads), width, dim**-0.5, case.norm, 2, PAGES, False, case.far, 4, False,
     )  # fmt: skip
     prompts.attend_rows[(rows, case.kv_heads, 16)](
         queries, *caches, scene.slots, scene.positions, parts, states, tickets, y, heads,
-        case.kv_heads, dim, width, 16, case.window, case.softcap, PAGES, False, False,
+        case.kv_heads, dim, width, 16, case.window, case.softcap, PAGES, False, case.far, False,
     )  # fmt: skip
     for row in range(rows):
         near(y[row], scene.wanted(row))
@@ -323,16 +329,15 @@ def test_attention_of_several_rows(case: Case) -> None:
 
 def test_attention_of_a_prompts_chunk() -> None:
     """70 tokens from position 40 on, in blocks of 64, over a window; each as if it came alone."""
-    case = Case(4, 2, 64, 64, tuple(range(40, 110)), window=50)
+    case = Case(4, 2, 64, 64, tuple(range(40, 110)), window=50, far=True)
     scene = Scene(case)
     count, heads, dim = len(case.positions), case.heads, case.dim
     # All rows are one slot's: what is past for a row came with the rows before.
     slots = torch.zeros(count).int()
-    caches = (scene.keys, scene.values, scene.keys, scene.values, scene.tables)
     queries, y = torch.zeros(2, count, heads * dim).half()
     attention.spread[(count,)](
-        *scene.common, *caches, slots, scene.positions, queries, 0, heads, case.kv_heads, dim,
-        case.rotated, 4, 2, 64, dim**-0.5, False, 1, PAGES, False, 4, False,
+        *scene.common, *scene.caches, slots, scene.positions, queries, 0, heads, case.kv_heads, dim,
+        case.rotated, 4, 2, 64, dim**-0.5, False, 1, PAGES, False, case.far, 4, False,
     )  # fmt: skip
     for row, at in enumerate(case.positions):
         page = scene.tables[0, at // 64]
@@ -341,8 +346,8 @@ def test_attention_of_a_prompts_chunk() -> None:
         scene.past[:, row, :, :40] = scene.past[:, 0, :, :40]
     blocks = torch.tensor([[0, 0, 0], [0, 64, 0], [40, 104, 0], [64, 6, 0]]).int()
     prompts.attend_chunks[(3, heads)](
-        queries, *caches, *blocks, y, heads, case.kv_heads, dim, 64, case.window, 0.0, PAGES,
-        False, 64, False,
+        queries, *scene.caches, *blocks, y, heads, case.kv_heads, dim, 64, case.window, 0.0, PAGES,
+        False, case.far, 64, False,
     )  # fmt: skip
     for row in range(count):
         near(y[row], scene.wanted(row))
@@ -394,6 +399,22 @@ def test_draws_are_the_general_samplers(vocab: int, crowded: bool) -> None:
     assert (results[[0, 1, 3]] == -7).all()
     assert last[slots[~faulty].long()].tolist() == wanted[~faulty].tolist()
     assert recent[places[~faulty].long()].tolist() == wanted[~faulty].tolist()
+
+
+def test_equal_logits_do_not_crowd_out_a_better_one() -> None:
+    """As of tokens that were never trained: more of them than there is room for."""
+    vocab, runs = 5008, 313
+    logits = torch.full((1, vocab), -5.0)
+    logits[0, :3200:16] = 1.0
+    logits[0, 4990] = 3.0
+    one, zero = torch.ones(1).int(), torch.zeros(1)
+    results = torch.zeros(1, 1).int()
+    sampling.draw[(1,)](
+        logits, logits.view(1, runs, 16).amax(2), torch.zeros(1, 256).int(), one - 1, zero, one,
+        zero, zero, zero, one - 1, one - 1, one.clone(), torch.zeros(1, dtype=torch.int64), results,
+        vocab, runs, covering(runs), 1,
+    )  # fmt: skip
+    assert results.item() == 4990
 
 
 def test_penalties_lower_logits_and_peaks() -> None:

@@ -303,3 +303,11 @@ def test_biases_that_no_kernel_adds_keep_a_model_from_the_kernels(
     verdict = support.judge(header, Hyperparameters.read(header), (9, 0))
     assert verdict.score == 60
     assert "no kernel adds blk.0.ffn_down.bias" in verdict.reason
+
+
+def test_kernels_are_given_no_more_than_32_bits_count(tmp_path: Path) -> None:
+    assert support.batch_tokens(LoadOptions(slots=1, context=1 << 17, batch=1 << 17)) == 1 << 14
+    assert support.batch_tokens(LoadOptions(slots=1, context=1 << 17, batch=512)) == support.BATCH
+    tensor = read(tiny(tmp_path / "tiny.gguf", "llama", layers=1)).tensors["token_embd.weight"]
+    assert not support._refused(tensor)
+    assert "more weights" in support._refused(replace(tensor, shape=(8192, (1 << 18) + 1)))

@@ -75,7 +75,7 @@ class Attention:
             covering(shape.heads // shape.kv_heads), self._width,
             self._network.traits.attention_scale, block.query_norm is not None,
             shape.window if block.local else 0, self._network.traits.attention_softcap,
-            cache.per_slot, y.ints, y.floats, WARPS, self._pdl,
+            cache.per_slot, y.ints, y.floats, cache.far, WARPS, self._pdl,
             num_warps=WARPS, launch_pdl=self._pdl,
         )  # fmt: skip
 
@@ -99,7 +99,8 @@ class Attention:
             self._queries, count * qkv.shape[1], shape.heads, shape.kv_heads, shape.head_dim,
             shape.rotated, covering(shape.heads), covering(shape.kv_heads), self._width,
             self._network.traits.attention_scale, block.query_norm is not None, parts,
-            cache.per_slot, cache.quantised, 4, self._pdl, num_warps=4, launch_pdl=self._pdl,
+            cache.per_slot, cache.quantised, cache.far, 4, self._pdl,
+            num_warps=4, launch_pdl=self._pdl,
         )  # fmt: skip
 
     def many(self, layer: int, block: Block, y: torch.Tensor, count: int) -> None:
@@ -111,7 +112,7 @@ class Attention:
             shape.heads, shape.kv_heads, shape.head_dim, self._width,
             max(16, covering(shape.heads // shape.kv_heads)),
             shape.window if block.local else 0, self._network.traits.attention_softcap,
-            cache.per_slot, cache.quantised, self._pdl,
+            cache.per_slot, cache.quantised, cache.far, self._pdl,
             num_warps=4, num_stages=3, launch_pdl=self._pdl,
         )  # fmt: skip
 
@@ -129,7 +130,7 @@ class Attention:
             self._queries[first:], *cache.layer(layer), cache.tables, *blocks, y[first:],
             shape.heads, shape.kv_heads, shape.head_dim, self._width,
             shape.window if block.local else 0, self._network.traits.attention_softcap,
-            cache.per_slot, cache.quantised, QUERIES, self._pdl,
+            cache.per_slot, cache.quantised, cache.far, QUERIES, self._pdl,
             num_warps=4, num_stages=2, launch_pdl=self._pdl,
         )  # fmt: skip
 

@@ -27,6 +27,8 @@ class Cache:
         self.quantised = quantised
         self.per_slot = per_slot
         self.nobody = slots
+        self.far = (pages + 1) * shape.kv_heads * PAGE * shape.head_dim > 1 << 31
+        """Whether 32 bits are too few to count a layer's keys."""
         size = (shape.layers, 2, pages + 1, shape.kv_heads, PAGE, shape.head_dim)
         # Zeros: what a row that fills a batch finds must be numbers.
         dtype = torch.int8 if quantised else torch.float16

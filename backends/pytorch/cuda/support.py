@@ -34,6 +34,8 @@ MEASURED: Final = (9, 0)
 """The card these kernels were tuned and measured on."""
 BATCH: Final = 2048
 """Tokens of a step, if no more are asked for: fewer would not keep the tensor cores busy."""
+LARGEST: Final = 1 << 14
+"""However many are asked for: a step's numbers are counted in 32 bits."""
 CONTEXT_BYTES: Final = 600 << 20
 """Of CUDA itself and its libraries."""
 STAGING: Final = 128 << 20
@@ -112,6 +114,8 @@ def _refused(tensor: Tensor) -> str:
     multiple = 256 if tensor.type_name.endswith("_K") else 32
     if tensor.shape[0] % multiple:
         return f"rows of {tensor.shape[0]} weights do not divide by {multiple}"
+    if tensor.shape[0] * tensor.shape[1] > 1 << 31:
+        return "more weights than the kernels count"
     return ""
 
 
@@ -133,7 +137,8 @@ def _mixed_types(header: GGUF, shape: Hyperparameters) -> str:
 
 def batch_tokens(options: LoadOptions) -> int:
     """Most tokens in one step."""
-    return max(1, min(max(options.batch, BATCH), memory.slots(options) * options.context))
+    most = min(LARGEST, memory.slots(options) * options.context)
+    return max(1, min(max(options.batch, BATCH), most))
 
 
 def estimate(header: GGUF, shape: Hyperparameters, options: LoadOptions) -> MemoryEstimate:

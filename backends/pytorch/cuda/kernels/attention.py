@@ -128,6 +128,15 @@ def join_layout(NW):
 
 
 @gluon.jit
+def counted(page, FAR: gl.constexpr):
+    """A page's number; in 64 bits, and what is counted from it, where the cache is too large for 32."""
+    if FAR:
+        return page.to(gl.int64)
+    else:
+        return page
+
+
+@gluon.jit
 def summed(x, at, inside, stride, PARTS: gl.constexpr):
     """Elements that lie in ``PARTS`` parts, ``stride`` elements apart."""
     total = gl.load(x + at, mask=inside, other=0.0)
@@ -198,7 +207,7 @@ def spread(
     HEADS: gl.constexpr, KV_HEADS: gl.constexpr, D: gl.constexpr, ROTATED: gl.constexpr,
     HEADS_UP: gl.constexpr, KV_UP: gl.constexpr, WIDTH: gl.constexpr, SCALE: gl.constexpr,
     NORM: gl.constexpr, PARTS: gl.constexpr, PAGES: gl.constexpr, KV8: gl.constexpr,
-    NW: gl.constexpr, PDL: gl.constexpr,
+    FAR: gl.constexpr, NW: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """One token a program: key and value go to the cache, queries to ``q_out``, turned and scaled.
 
@@ -211,7 +220,7 @@ def spread(
     let_next_start(PDL)
     token = gl.program_id(0)
     position = gl.load(positions + token)
-    page = gl.load(tables + gl.load(slots + token) * PAGES + position // PAGE)
+    page = counted(gl.load(tables + gl.load(slots + token) * PAGES + position // PAGE), FAR)
     dim = gl.arange(0, WIDTH, layout=gl.SliceLayout(0, LAYOUT))[None, :]
     new = qkv + token * ((HEADS + 2 * KV_HEADS) * D)
     cos = cos + position * HALF
@@ -238,13 +247,14 @@ def spread(
 
 @gluon.jit
 def load_lines(
-    lines, table, base, place, position, kv, dim, inside, KV_HEADS: gl.constexpr, D: gl.constexpr
-):
+    lines, table, base, place, position, kv, dim, inside, KV_HEADS: gl.constexpr,
+    D: gl.constexpr, FAR: gl.constexpr,
+):  # fmt: skip
     """Of the cache at ``place`` and some dimensions; zeros where not ``inside``.
 
     All places that share a ``base`` lie in one page.
     """
-    page = gl.load(table + base // PAGE, mask=base < position, other=0)
+    page = counted(gl.load(table + base // PAGE, mask=base < position, other=0), FAR)
     line = (page * KV_HEADS + kv) * PAGE + place % PAGE
     return gl.load(lines + line * D + dim, mask=inside & (dim < D), other=0.0)
 
@@ -252,7 +262,8 @@ def load_lines(
 @gluon.jit
 def load_tile(
     keys, values, table, tile, start, position, kv,
-    KV_HEADS: gl.constexpr, D: gl.constexpr, WIDTH: gl.constexpr, NW: gl.constexpr,
+    KV_HEADS: gl.constexpr, D: gl.constexpr, WIDTH: gl.constexpr, FAR: gl.constexpr,
+    NW: gl.constexpr,
 ):  # fmt: skip
     """Keys [NW, WIDTH, positions] and values [NW, positions, WIDTH], as the tensor core's operands."""
     EACH: gl.constexpr = positions_of(WIDTH)
@@ -268,7 +279,7 @@ def load_tile(
     place = base + place
     dim = chunk * 32 + lane * 8 + one
     inside = (place >= start) & (place < position)
-    k = load_lines(keys, table, base, place, position, kv, dim, inside, KV_HEADS, D)
+    k = load_lines(keys, table, base, place, position, kv, dim, inside, KV_HEADS, D, FAR)
     warp = gl.arange(0, NW, layout=along(0, 5, VALUES))[:, None, None, None, None]
     place = gl.arange(0, EACH, layout=along(1, 5, VALUES))[None, :, None, None, None]
     part = gl.arange(0, WIDTH // (8 * RUN), layout=along(2, 5, VALUES))[None, None, :, None, None]
@@ -278,7 +289,7 @@ def load_tile(
     place = base + place
     dim = (part * 8 + lane) * RUN + one
     inside = (place >= start) & (place < position)
-    v = load_lines(values, table, base, place, position, kv, dim, inside, KV_HEADS, D)
+    v = load_lines(values, table, base, place, position, kv, dim, inside, KV_HEADS, D, FAR)
     FIRST: gl.constexpr = gl.DotOperandLayout(1, mma_layout(NW), 4)
     k = gl.permute(gl.reshape(k, [NW, WIDTH // 32, 4, 2, 4, EACH]), [0, 1, 3, 2, 4, 5])
     k = gl.reshape(k, [NW, WIDTH, EACH])
@@ -324,7 +335,7 @@ def attend(
     HEADS: gl.constexpr, KV_HEADS: gl.constexpr, D: gl.constexpr, ROTATED: gl.constexpr,
     GROUP: gl.constexpr, WIDTH: gl.constexpr, SCALE: gl.constexpr, NORM: gl.constexpr,
     WINDOW: gl.constexpr, SOFTCAP: gl.constexpr, PAGES: gl.constexpr, INTS: gl.constexpr,
-    FLOATS: gl.constexpr, NW: gl.constexpr, PDL: gl.constexpr,
+    FLOATS: gl.constexpr, FAR: gl.constexpr, NW: gl.constexpr, PDL: gl.constexpr,
 ):  # fmt: skip
     """One row's token, heads of up to 128 dimensions, a float16 cache. Grid: key-value heads, splits. ``qkv`` [(HEADS + 2 KV_HEADS) · D] float32.
 
@@ -354,8 +365,10 @@ def attend(
         begin = first + split * each
         end = gl.minimum(begin + each, first + tiles)
         table = tables + gl.load(slots) * PAGES
-        k, v = load_tile(keys, values, table, begin, start, position, kv, KV_HEADS, D, WIDTH, NW)
-        page = gl.load(table + position // PAGE)
+        k, v = load_tile(
+            keys, values, table, begin, start, position, kv, KV_HEADS, D, WIDTH, FAR, NW
+        )
+        page = counted(gl.load(table + position // PAGE), FAR)
         wait(PDL)
 
         head = gl.arange(0, ROWS, layout=along(1, 5, QUERY))[None, :, None, None, None]
@@ -385,7 +398,7 @@ def attend(
         for tile in range(begin, end):
             if tile > begin:
                 k, v = load_tile(
-                    keys, values, table, tile, start, position, kv, KV_HEADS, D, WIDTH, NW
+                    keys, values, table, tile, start, position, kv, KV_HEADS, D, WIDTH, FAR, NW
                 )
             scores = mma_v2(queries, k, gl.full([NW, 16, EACH], 0.0, gl.float32, MMA))
             scores = capped(scores, SOFTCAP)

@@ -27,6 +27,15 @@ def wait(PDL: tl.constexpr):
 
 
 @triton.jit
+def counted(page, FAR: tl.constexpr):
+    """``attention.counted``, in plain Triton."""
+    if FAR:
+        return page.to(tl.int64)
+    else:
+        return page
+
+
+@triton.jit
 def load_page(codes, scales, line, dim, inside, D: tl.constexpr, KV8: tl.constexpr):
     """float16 [positions, dims]."""
     raw = tl.load(codes + line * D + dim, mask=inside, other=0)
@@ -50,7 +59,7 @@ def attend_chunks(
     block_positions, block_counts, y,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
     WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PAGES: tl.constexpr, KV8: tl.constexpr,
-    QUERIES: tl.constexpr, PDL: tl.constexpr,
+    FAR: tl.constexpr, QUERIES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Grid: blocks of up to ``QUERIES`` neighbouring tokens, heads.
 
@@ -80,7 +89,7 @@ def attend_chunks(
     own = position + query
     last = position + count - 1
     for tile in range(first, last // PAGE + 1):
-        page = tl.load(tables + slot * PAGES + tile)
+        page = counted(tl.load(tables + slot * PAGES + tile), FAR)
         place = tile * PAGE + tl.arange(0, PAGE)
         line = ((page * KV_HEADS + kv) * PAGE + tl.arange(0, PAGE))[:, None]
         known = (place <= last)[:, None] & (dim < D)[None, :]
@@ -109,7 +118,7 @@ def attend_rows(
     q, keys, values, key_scales, value_scales, tables, slots, positions, parts, states, tickets, y,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
     GROUP: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PAGES: tl.constexpr,
-    KV8: tl.constexpr, PDL: tl.constexpr,
+    KV8: tl.constexpr, FAR: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Grid: rows with one token each, key-value heads, splits. See ``attention.attend``.
 
@@ -140,7 +149,7 @@ def attend_rows(
         begin = first + split * each
         end = tl.minimum(begin + each, first + pages)
         for tile in tl.range(begin, end):
-            page = tl.load(tables + slot * PAGES + tile)
+            page = counted(tl.load(tables + slot * PAGES + tile), FAR)
             place = tile * PAGE + tl.arange(0, PAGE)
             line = ((page * KV_HEADS + kv) * PAGE + tl.arange(0, PAGE))[:, None]
             seen = (place >= start) & (place <= position)

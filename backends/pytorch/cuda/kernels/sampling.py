@@ -48,7 +48,7 @@ def exact_bound(x):
 
 @triton.jit
 def are_best(x, COUNT: tl.constexpr):
-    """Which of ``x`` [COUNT, a power of two] are among the best 64; rarely some more are kept.
+    """Which of ``x`` [COUNT, a power of two] are among the best 64; some more may be kept, up to 128.
 
     Of 256 groups' largest the 64th is a bound that at least 64 numbers reach, and mostly few more.
     """
@@ -66,7 +66,11 @@ def are_best(x, COUNT: tl.constexpr):
         bound = tl.min(tl.where(better < BEST, largest, float("inf")), axis=0)
         kept = (x >= bound) & (x > float("-inf"))
         if tl.sum(kept.to(tl.int32), axis=0) > CANDIDATES:
-            kept = (in_order(x) >= exact_bound(x)) & (x > float("-inf"))
+            keys, exact = in_order(x), exact_bound(x)
+            room = BEST - tl.sum((keys > exact).to(tl.int32), axis=0)
+            equal = (keys == exact).to(tl.int32)  # of which there may be more than are wanted
+            kept = (keys > exact) | ((equal > 0) & (tl.cumsum(equal, axis=0) <= room))
+            kept = kept & (x > float("-inf"))
         return kept
 
 
