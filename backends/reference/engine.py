@@ -14,10 +14,10 @@ import sys
 import threading
 import time
 from array import array
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lhama.backends.reference import sampling
 from lhama.backends.reference.model import RANK, Behaviour
 from lhama.backends.reference.tokenizer import EOS, VOCAB, ReferenceTokenizer
 from lhama.plugins.backend import (
@@ -31,20 +31,14 @@ from lhama.plugins.backend import (
     Residency,
     Row,
     RowResult,
-    Sampling,
     Shift,
     StepPlan,
     StepResult,
     Trim,
 )
 
-CANDIDATES = 8
-"""Tokens with a finite logit at each position."""
-
 TEXTS, TEXT_TOKENS = 8, 64
 """The most that one step embeds; a longer text makes a step alone."""
-
-_LETTERS = b"etaoinshrdlu ,.ETAOINSHRDLU\n"
 
 
 @dataclass(slots=True)
@@ -255,15 +249,16 @@ class ReferenceEngine:
             self._last[row.slot] = 0
             return RowResult(row.slot, row.epoch, 0, error="the logits are not finite")
         digest = self._hashes[row.slot].digest()
-        sampling = admit.sampling
-        plain = admit.logprobs < 0 and mask is None and not _penalises(sampling)
-        if plain and sampling.temperature <= 0 and not self._script:
-            token = self._last[row.slot] = _likeliest(digest, self._behaviour.end_after)
+        asked = admit.sampling
+        plain = admit.logprobs < 0 and mask is None and not sampling.penalises(asked)
+        if plain and asked.temperature <= 0 and not self._script:
+            token = self._last[row.slot] = sampling.likeliest(digest, self._behaviour.end_after)
             return RowResult(row.slot, row.epoch, token)
         logits = self._logits(row.slot, digest)
         norm = math.log(sum(math.exp(value) for value in logits.values()))
-        likely = _penalised(_allowed(logits, mask), sampling, self._drawn[row.slot])
-        token = self._last[row.slot] = _draw(likely, sampling, len(self._cache[row.slot]))
+        allowed = sampling.allowed(logits, mask)
+        likely = sampling.penalised(allowed, asked, self._drawn[row.slot])
+        token = self._last[row.slot] = sampling.draw(likely, asked, len(self._cache[row.slot]))
         self._drawn[row.slot].append(token)
         if admit.logprobs < 0:
             return RowResult(row.slot, row.epoch, token)
@@ -275,7 +270,7 @@ class ReferenceEngine:
         """What is likely next: the scripted answer's next token, or a few by hash."""
         script = self._script
         if not script:
-            return _logits(digest, self._behaviour.end_after)
+            return sampling.logits(digest, self._behaviour.end_after)
         said = self._said[slot]
         self._said[slot] += 1
         return {script[min(said, len(script) - 1)]: 9.0}
@@ -331,72 +326,3 @@ def _packed(tokens: Sequence[int]) -> bytes:
 
 def _hash(tokens: Sequence[int]) -> hashlib.blake2b:
     return hashlib.blake2b(_packed(tokens), digest_size=32)
-
-
-def _logits(digest: bytes, end_after: int) -> dict[int, float]:
-    """Logits of the few likely tokens; all others count as minus infinity."""
-    logits = {_LETTERS[digest[n] % len(_LETTERS)]: 4.0 - n / 2 for n in reversed(range(CANDIDATES))}
-    if _ends(digest, end_after):
-        logits[EOS] = 9.0
-    return logits
-
-
-def _likeliest(digest: bytes, end_after: int) -> int:
-    """The token whose logit is the greatest."""
-    return EOS if _ends(digest, end_after) else _LETTERS[digest[0] % len(_LETTERS)]
-
-
-def _ends(digest: bytes, end_after: int) -> bool:
-    return bool(end_after) and int.from_bytes(digest[8:12], "little") % end_after == 0
-
-
-def _allowed(logits: dict[int, float], mask: bytes | None) -> dict[int, float]:
-    if mask is None:
-        return logits
-    bits = int.from_bytes(mask, "little")
-    allowed = {token: value for token, value in logits.items() if bits >> token & 1}
-    return allowed or {t: -20.0 for t in range(VOCAB) if bits >> t & 1}
-
-
-def _penalises(sampling: Sampling) -> bool:
-    neutral = (sampling.repeat_penalty, sampling.presence_penalty, sampling.frequency_penalty)
-    return neutral != (1.0, 0.0, 0.0)
-
-
-def _penalised(
-    logits: dict[int, float], sampling: Sampling, drawn: Sequence[int]
-) -> dict[int, float]:
-    """Penalties on what was drawn lately, as llama.cpp has them."""
-    window = sampling.repeat_last_n
-    if not _penalises(sampling) or window == 0:
-        return logits
-    counts = Counter(drawn if window < 0 else drawn[-window:])
-    found = {}
-    for token, value in logits.items():
-        if count := counts[token]:
-            value = (
-                value / sampling.repeat_penalty if value > 0 else value * sampling.repeat_penalty
-            )
-            value -= count * sampling.frequency_penalty + sampling.presence_penalty
-        found[token] = value
-    return found
-
-
-def _draw(logits: dict[int, float], sampling: Sampling, position: int) -> int:
-    """Greedy, or by a generator of (seed, position): independent of what else runs."""
-    if sampling.temperature <= 0:
-        return max(logits, key=lambda token: (logits[token], -token))
-    ranked = sorted(logits, key=lambda token: (-logits[token], token))
-    ranked = ranked[: sampling.top_k] if sampling.top_k > 0 else ranked
-    best = logits[ranked[0]]
-    weights = [math.exp(logits[token] - best) for token in ranked]
-    enough = sampling.top_p * sum(weights)
-    sums = itertools.accumulate(weights, initial=0.0)
-    kept = [
-        token
-        for token, weight, before in zip(ranked, weights, sums, strict=False)
-        if before < enough and weight >= sampling.min_p
-    ]
-    source = random.Random(sampling.seed * 1_000_003 + position)
-    weights = [math.exp((logits[token] - best) / sampling.temperature) for token in kept]
-    return source.choices(kept, weights)[0]

@@ -1,4 +1,4 @@
-"""Registers the reference backend. The worked example of docs/plugin-authors.md."""
+"""Registers the reference backend, on which scheduling and faults are tested."""
 
 from __future__ import annotations
 
