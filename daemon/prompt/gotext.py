@@ -1,4 +1,4 @@
-"""Values as Go's ``fmt`` prints them with ``%v``: how Ollama's renderers write plain arguments."""
+"""Values as Go's ``fmt`` prints them with ``%v``: plain arguments in prompts, parameters in ``show``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
+
+from lhama.daemon.durations import quote
 
 SPACE = (
     " \t\n\v\f\r\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -26,10 +28,15 @@ def sprint(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        return number(float(value))
+        return number(value)
     if isinstance(value, Mapping):
         return "map[" + " ".join(f"{key}:{sprint(value[key])}" for key in sorted(value)) + "]"
     return "[" + " ".join(map(sprint, value)) + "]"
+
+
+def literal(value: Any) -> str:
+    """``%#v``, as far as it differs: a string is quoted."""
+    return quote(value) if isinstance(value, str) else sprint(value)
 
 
 def whole(value: float) -> str | None:
@@ -39,6 +46,10 @@ def whole(value: float) -> str | None:
 
 def number(value: float) -> str:
     """A float64's shortest digits, with an exponent from a million on and below 0.0001."""
+    try:
+        value = float(value)
+    except OverflowError:
+        value = math.inf if value > 0 else -math.inf
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()

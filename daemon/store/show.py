@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from lhama.daemon.prompt.gotext import literal, sprint
 from lhama.daemon.protocol import goencode, times
-from lhama.daemon.store import goformat
 from lhama.daemon.store.details import Details, ListedDetails, details, listed_details
 from lhama.daemon.store.model import NO_TEMPLATE, StoredModel
 from lhama.plugins import gguf
@@ -83,8 +83,8 @@ def show(
         license="\n".join(model.licenses),
         modelfile=_modelfile(model, system, {**model.parameters, **(options or {})}),
         parameters="\n".join(
-            f"{name:<{_PARAMETER_WIDTH}} {goformat.literal(value)}"
-            for name, value in goformat.each(model.parameters)
+            f"{name:<{_PARAMETER_WIDTH}} {literal(value)}"
+            for name, value in _each(model.parameters)
         ),
         template=model.go_template or NO_TEMPLATE,
         system=system,
@@ -204,13 +204,21 @@ def _modelfile(model: StoredModel, system: str, parameters: Mapping[str, Any]) -
         lines.append(f"RENDERER {_quoted(model.config.renderer)}")
     if model.config.parser:
         lines.append(f"PARSER {_quoted(model.config.parser)}")
-    lines += [
-        f"PARAMETER {name} {_quoted(goformat.plain(value))}"
-        for name, value in goformat.each(parameters)
-    ]
+    lines += [f"PARAMETER {name} {_quoted(sprint(value))}" for name, value in _each(parameters)]
     lines += [f"LICENSE {_quoted(text)}" for text in model.licenses]
     lines += [f"MESSAGE {m.role} {_quoted(m.content)}" for m in model.messages]
     return "\n".join(lines) + "\n"
+
+
+def _each(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Parameters sorted by name, one line each: a list has one for every element.
+
+    Go's order is random; sorted is what its recordings happen to show.
+    """
+    for name in sorted(parameters):
+        value = parameters[name]
+        for item in value if isinstance(value, list) else [value]:
+            yield name, item
 
 
 def _quoted(text: str) -> str:

@@ -17,11 +17,12 @@ from lhama_testing_store import (
 )
 
 from lhama.daemon.errors import ModelNotFound, StoreError
+from lhama.daemon.prompt import gotext
 from lhama.daemon.protocol import goencode, gojson
 from lhama.daemon.protocol.replies import error_body
 from lhama.daemon.protocol.source import split_source
 from lhama.daemon.protocol.types import CreateRequest, ShowRequest
-from lhama.daemon.store import Digest, ModelName, Store, goformat, show
+from lhama.daemon.store import Digest, ModelName, Store, show
 from lhama.daemon.store.details import details
 
 ANSWERED_BY_THE_WEB = {
@@ -264,4 +265,4 @@ def test_listing_many_models_is_quick(store: Store, tiny: str) -> None:
     ],
 )
 def test_go_formats(value: object, plain: str, literal: str) -> None:
-    assert (goformat.plain(value), goformat.literal(value)) == (plain, literal)
+    assert (gotext.sprint(value), gotext.literal(value)) == (plain, literal)
