@@ -37,7 +37,7 @@ class Pull:
     async def run(self) -> AsyncGenerator[Progress, None]:
         """See ``RegistryClient.pull``. The lines are Ollama's, contract §6."""
         self._store.require_writable()
-        self._name = await asyncio.to_thread(self._store.resolve, self._name)
+        self._name = await asyncio.to_thread(self._store.catalogue.resolve, self._name)
         yield Progress("pulling manifest")
         async with AsyncExitStack() as held:
             remote, manifest, data = await self._open(held)

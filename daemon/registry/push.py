@@ -43,7 +43,7 @@ class Push:
         tensors = bool(manifest.layers_of(manifests.TENSOR))
         data = manifests.encode(manifest).rstrip(b"\n")
         if tensors:  # whose manifests say more than we read
-            data = await asyncio.to_thread(self._store.manifest_path(name).read_bytes)
+            data = await asyncio.to_thread(self._store.catalogue.path(name).read_bytes)
         async with self._client.remote(name, self._insecure) as remote:
             with self._store.pinned(manifest.digests):
                 before = 0
@@ -59,13 +59,13 @@ class Push:
 
     def _find(self) -> tuple[ModelName, Manifest]:
         try:
-            name = self._store.resolve(ModelName.parse(self._text))
+            name = self._store.catalogue.resolve(ModelName.parse(self._text))
         except InvalidName:
             raise RegistryError(f"unqualified name: {ModelName.spelled_out(self._text)}") from None
-        manifest = self._store.manifest(name)
+        manifest = self._store.catalogue.read(name)
         if manifest is None:
             raise RegistryError(
-                f"open {self._store.manifest_path(name)}: no such file or directory"
+                f"open {self._store.catalogue.path(name)}: no such file or directory"
             )
         return name, manifest
 

@@ -49,10 +49,10 @@ class Assembly:
 
     def start_from(self, name: ModelName) -> None:
         """Take the layers of a model that is there. Raises ``LhamaError``."""
-        manifest = self._store.manifest(name)
+        manifest = self._store.catalogue.read(name)
         if manifest is None:
             raise ModelNotFound(f"model '{name.short}' not found")
-        name = self._store.resolve(name)
+        name = self._store.catalogue.resolve(name)
         if manifest.config:
             self._inherit(configblob.decode(self._store.blobs.read(manifest.config.digest)))
         for layer in manifest.layers:
@@ -118,7 +118,7 @@ class Assembly:
                 self._add_text(manifests.PARAMS, blobtexts.parameters(detected.parameters))
 
     def is_missing(self, name: ModelName) -> bool:
-        return self._store.manifest(name) is None
+        return self._store.catalogue.read(name) is None
 
     def of_type(self, media_type: str) -> list[Part]:
         return [part for part in self.parts if part.layer.media_type == media_type]

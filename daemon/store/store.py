@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import glob
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,11 +13,12 @@ from typing import Any, Self, TypeAlias, TypeVar
 import msgspec
 import structlog
 
-from lhama.daemon.errors import InvalidName, ModelNotFound, StoreError
+from lhama.daemon.errors import ModelNotFound, StoreError
 from lhama.daemon.protocol import tools
 from lhama.daemon.protocol.types import Message
 from lhama.daemon.store import configblob, files, manifests
 from lhama.daemon.store.blobs import Blobs
+from lhama.daemon.store.catalogue import Catalogue
 from lhama.daemon.store.digests import Digest
 from lhama.daemon.store.headers import HeaderCache
 from lhama.daemon.store.manifests import Layer, Manifest
@@ -37,7 +35,7 @@ _Messages: TypeAlias = list[Message]
 
 
 class Store:
-    """``<root>/manifests/<host>/<namespace>/<model>/<tag>`` and ``<root>/blobs/sha256-<hex>``.
+    """A catalogue of manifests and the blobs they name; the one place that changes them together.
 
     Methods block on the disk and may be called from any thread.
     """
@@ -50,7 +48,7 @@ class Store:
         self.blobs = Blobs(self.root)
         self.writable = False
         """Set by ``open``."""
-        self._manifests = self.root / "manifests"
+        self.catalogue = Catalogue(self.root)
         self._lock = threading.RLock()
         """Held while manifests change and while blobs without one are removed."""
         self._pins: Counter[Digest] = Counter()
@@ -69,13 +67,13 @@ class Store:
         """
         try:
             files.make_folders(self.blobs.folder)
-            files.make_folders(self._manifests)
+            files.make_folders(self.catalogue.folder)
             self._ownership.take()
             self.writable = True
             self._tidy()
         except OSError as error:
             self.writable = False
-            if not self._manifests.is_dir():
+            if not self.catalogue.folder.is_dir():
                 raise files.failure(error, "opening it", self.root) from error
             log.warning("model store opened read-only", root=str(self.root), reason=str(error))
 
@@ -98,52 +96,19 @@ class Store:
     def _tidy(self) -> None:
         """What start-up does: finish renames of old versions, drop leftovers and orphans."""
         self.blobs.repair()
-        for path in self._manifests.rglob(files.TEMPORARY_PREFIX + "*"):
-            path.unlink(missing_ok=True)
+        self.catalogue.remove_leftovers()
         if not self.prune:
             return
-        found, corrupt = self._scan()
+        found, corrupt = self.catalogue.scan()
         if corrupt:
             log.warning("unused blobs are kept: a corrupt manifest may name them", count=corrupt)
             return
         removed = self.blobs.prune({d for m in found.values() for d in m.digests})
         if removed:
             log.info("removed unused blobs", count=len(removed))
-        _remove_empty_folders(self._manifests)
+        self.catalogue.remove_empty_folders()
 
     # --------------------------------------------------------------------------------- reading
-
-    def resolve(self, name: ModelName) -> ModelName:
-        """The name in the spelling that is in use: each part as any model has it, if one does."""
-        if os.path.exists(self._manifests / name.path):  # a name too long for a file is none
-            return name
-        known = [other.parts for other in self._listed()]
-
-        def respelled(at: int, part: str) -> str:
-            spellings = {parts[at] for parts in known if parts[at].lower() == part.lower()}
-            return part if part in spellings or not spellings else min(spellings)
-
-        host, namespace, model, tag = (respelled(*part) for part in enumerate(name.parts))
-        return ModelName(host, namespace, model, tag, name.scheme)
-
-    def manifest(self, name: ModelName) -> Manifest | None:
-        """A model's manifest, or ``None`` if there is no such model. Raises ``StoreError``."""
-        path = self._manifests / self.resolve(name).path
-        try:
-            return manifests.read(path)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                return None
-            raise files.failure(
-                error, f"reading the manifest of {name.short}", self.root
-            ) from error
-        except StoreError as error:
-            raise StoreError(f"{error.message} ({path}): pull or create the model again") from None
-
-    def manifest_path(self, name: ModelName) -> Path:
-        return self._manifests / name.path
 
     def get(self, name: ModelName | str, *, missing: str | None = None) -> StoredModel:
         """A model with all that its small blobs say. Case in the name does not matter.
@@ -152,16 +117,16 @@ class Store:
         ``model 'x' not found`` with the spelling given), ``StoreError`` for a damaged model.
         """
         parsed = ModelName.parse(name) if isinstance(name, str) else name
-        manifest = self.manifest(parsed)
+        manifest = self.catalogue.read(parsed)
         if manifest is None:
             spelled = name if isinstance(name, str) else name.short
             raise ModelNotFound(missing if missing is not None else f"model '{spelled}' not found")
-        return self._load(self.resolve(parsed), manifest)
+        return self._load(self.catalogue.resolve(parsed), manifest)
 
     def list(self) -> Sequence[StoredModel]:
         """Every readable model, the most recently modified first; damaged ones are logged."""
         models = []
-        for name, manifest in self._scan()[0].items():
+        for name, manifest in self.catalogue.scan()[0].items():
             try:
                 models.append(self._load(name, manifest))
             except StoreError as error:
@@ -169,36 +134,6 @@ class Store:
         models.sort(key=lambda model: model.name)
         models.sort(key=lambda model: -(model.modified_ns // 1_000_000_000))
         return models
-
-    def names(self) -> Sequence[ModelName]:
-        """Names of all models with a readable manifest."""
-        return sorted(self._scan()[0])
-
-    def _scan(self) -> tuple[dict[ModelName, Manifest], int]:
-        """All manifests by name, and how many files are corrupt or misnamed."""
-        found: dict[ModelName, Manifest] = {}
-        corrupt = 0
-        for name in self._listed():
-            path = self._manifests / name.path
-            try:
-                found[name] = manifests.read(path)
-            except FileNotFoundError:
-                continue  # deleted between the listing and the reading
-            except (StoreError, OSError) as error:
-                corrupt += 1
-                log.warning("manifest skipped", path=str(path), error=str(error))
-        return found, corrupt
-
-    def _listed(self) -> Iterator[ModelName]:
-        """The names of all manifests, read or not; hidden files are none."""
-        # Unlike pathlib's, this glob takes a folder that vanishes meanwhile for an empty one.
-        for path in sorted(glob.iglob("*/*/*/*", root_dir=self._manifests)):
-            if (self._manifests / path).is_dir():
-                continue
-            try:
-                yield ModelName.from_path(Path(path))
-            except InvalidName:
-                log.warning("no model's name: skipped", path=str(self._manifests / path))
 
     def _load(self, name: ModelName, manifest: Manifest) -> StoredModel:
         def paths(media_type: str) -> tuple[Path, ...]:
@@ -296,9 +231,9 @@ class Store:
             for layer in manifest.all_layers:
                 if not self.blobs.exists(layer.digest):
                     raise StoreError(f"blob {layer.digest} vanished: send it again")
-            name = self.resolve(name)
-            old = self._readable(name)
-            self._put(name, data or manifests.encode(manifest))
+            name = self.catalogue.resolve(name)
+            old = self.catalogue.readable(name)
+            self.catalogue.put(name, data or manifests.encode(manifest))
             return old.digests if old else frozenset()
 
     def remove_unused(self, replaced: Iterable[Digest]) -> None:
@@ -320,14 +255,14 @@ class Store:
         Raises ``ModelNotFound`` and ``StoreError``.
         """
         with self.changing(f"copying {source.short}"):
-            source, target = self.resolve(source), self.resolve(target)
+            source, target = map(self.catalogue.resolve, (source, target))
             try:
-                data = (self._manifests / source.path).read_bytes()
+                data = self.catalogue.path(source).read_bytes()
                 manifests.decode(data)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 raise ModelNotFound(f'model "{source.short}" not found') from None
             if source != target:
-                self._put(target, data)
+                self.catalogue.put(target, data)
 
     def delete(self, name: ModelName) -> None:
         """Remove a model and the blobs no other model names.
@@ -335,41 +270,19 @@ class Store:
         Raises ``ModelNotFound`` and ``StoreError``. A corrupt manifest is removed without its blobs.
         """
         with self.changing(f"deleting {name.short}"):
-            name = self.resolve(name)
-            path = self._manifests / name.path
-            manifest = self._readable(name)
-            if not os.path.isfile(path):
+            name = self.catalogue.resolve(name)
+            manifest = self.catalogue.readable(name)
+            if not self.catalogue.remove(name):
                 raise ModelNotFound(f"model '{name.short}' not found")
-            path.unlink()
-            files.sync_folder(path.parent)
-            for folder in path.parents[:3]:
-                if any(folder.iterdir()):
-                    break
-                folder.rmdir()
             if manifest is not None:
                 self._remove_unused(manifest.digests)
 
-    def _put(self, name: ModelName, data: bytes) -> None:
-        path = self._manifests / name.path
-        files.make_folders(path.parent)
-        files.write_durably(path, data)
-
-    def _readable(self, name: ModelName) -> Manifest | None:
-        try:
-            return self.manifest(name)
-        except StoreError:
-            return None
-
     def _remove_unused(self, candidates: Iterable[Digest]) -> None:
         """Corrupt manifests do not count, as with Ollama: they would keep every blob for ever."""
-        used = {digest for manifest in self._scan()[0].values() for digest in manifest.digests}
+        used = {
+            digest for manifest in self.catalogue.scan()[0].values() for digest in manifest.digests
+        }
         for digest in candidates:
             with self._pins_lock:
                 if digest not in used and not self._pins[digest]:
                     self.blobs.remove(digest)
-
-
-def _remove_empty_folders(folder: Path) -> None:
-    for path, _, _ in os.walk(folder, topdown=False):
-        if path != str(folder) and not os.listdir(path):
-            os.rmdir(path)

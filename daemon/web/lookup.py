@@ -78,7 +78,7 @@ async def for_embed(service: Service, model: Asked) -> StoredModel:
 async def for_embeddings(service: Service, text: str) -> StoredModel:
     """The older route wants the name in the store's own spelling."""
     model, missing = asked(text, NoModel()), _try_pulling(text)
-    if await asyncio.to_thread(service.store.resolve, model.name) != model.name:
+    if await asyncio.to_thread(service.store.catalogue.resolve, model.name) != model.name:
         raise ModelNotFound(missing)
     found = await _stored(service, model, missing)
     refuse_retired(found)
@@ -100,7 +100,7 @@ def shown(text: str) -> Asked:
 
 def find_shown(store: Store, model: Asked) -> StoredModel:
     """The model, found by the spelling that is in use. Reads files: in a thread."""
-    known = store.resolve(model.name)
+    known = store.catalogue.resolve(model.name)
     found = store.get(known, missing=_not_found(known.short))
     if model.local and found.config.remote_host:
         raise ModelNotFound(_not_found(model.text.strip()))

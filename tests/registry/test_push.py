@@ -62,9 +62,9 @@ async def test_a_model_goes_with_ollamas_lines(
     assert [line for line in lines if line.digest == str(config)][-1].completed == 2
     assert registry.blobs[str(Digest.of(DATA))] == DATA
     sent = registry.manifests["user/mine:latest"]
-    stored = store.manifest(ModelName.parse(name))
+    stored = store.catalogue.read(ModelName.parse(name))
     assert stored is not None
-    assert sent + b"\n" == store.manifest_path(ModelName.parse(name)).read_bytes()
+    assert sent + b"\n" == store.catalogue.path(ModelName.parse(name)).read_bytes()
     (put,) = registry.requests("PUT", "manifests")
     assert put.headers["Content-Type"] == MANIFEST_TYPE
 

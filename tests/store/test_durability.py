@@ -151,10 +151,10 @@ def test_concurrent_changes_of_one_name(store: Store, tiny: str, seed: int) -> N
         looks = 0
         while not stop.is_set():
             for name in [*names, BASE]:
-                manifest = store.manifest(name)
+                manifest = store.catalogue.read(name)
                 if manifest is not None:
                     with store.pinned(manifest.digests):
-                        current = store.manifest(name)
+                        current = store.catalogue.read(name)
                         if current == manifest:
                             assert all(map(store.blobs.exists, manifest.digests))
             looks += 1
