@@ -145,11 +145,16 @@ class Batcher:
         return slot * self._limits.groups // self._limits.slots
 
     def _for_prompts(self, mine: list[Sequence], generating: int) -> tuple[int, int]:
-        """Tokens that all prompts, and that one prompt, may have of a group's step."""
+        """How many tokens of prompts a group's step may have, and how many of any one of them.
+
+        While most of its requests generate, prompts get a part of the step, so that nobody's stream
+        stops. An engine that wants them cut alike (not ``ragged``) gets equal pieces.
+        """
         limits = self._limits
         begun = sum(sequence.in_prompt for sequence in mine)
         free = limits.slots // limits.groups - len(mine)
-        prompts = begun + min(-(-len(self._waiting) // limits.groups), free)
+        coming = -(-len(self._waiting) // limits.groups)  # its share of those that wait
+        prompts = begun + min(coming, free)
         budget = limits.batch_tokens - generating
         if generating >= prompts:
             budget = min(budget, int(limits.batch_tokens * limits.prompt_share))
@@ -223,6 +228,7 @@ class Batcher:
         best = max(free, key=worth, default=None)
         if best is None or best.index not in near:
             return None
+        # Groups get equally many requests, unless a cache saves much.
         share = -(-self.active // self._limits.groups)
         return best if len(beside) < share or worth(best)[0] else None
 

@@ -63,6 +63,9 @@ Inbox = queue.SimpleQueue[Submission | Cancelled | Arranged | None]
 class Pipeline:
     """Runs steps until closed. One thread runs it; everything else reaches it by ``inbox``.
 
+    To read it, begin with ``run``: each turn of its loop is one call of an order, which takes the
+    step in flight and returns the next one. The orders are made of the verbs below them.
+
     ``trial``, if given, chooses between ``order`` and ``off`` by what the first steps take, unless
     somebody arranges otherwise.
     """

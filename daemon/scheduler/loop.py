@@ -122,7 +122,7 @@ class Scheduler:
 
     def loaded(self) -> list[LoadedModel]:
         """What is loaded now, the one that stays longest first."""
-        lines = [self._line(e) for e in self._entries.values() if e.runner.loaded is not None]
+        lines = [e.described() for e in self._entries.values() if e.runner.loaded is not None]
         return sorted(lines, key=lambda line: -line.expires_at)
 
     @property
@@ -140,7 +140,7 @@ class Scheduler:
                     line = await entry.runner.call(Observe(0, steps), Reply[Observed]())
             except (LhamaError, TimeoutError):
                 return None
-            return Observation(self._line(entry), line)
+            return Observation(entry.described(), line)
 
         ready = [entry for entry in self._entries.values() if entry.runner.loaded is not None]
         found = await asyncio.gather(*map(one, ready))
@@ -413,23 +413,6 @@ class Scheduler:
         log.info("model unloaded", model=entry.plan.model.name.short)
 
         return lambda: self._forget(entry)
-
-    def _line(self, entry: Entry) -> LoadedModel:
-        loaded = entry.runner.loaded
-        assert loaded is not None
-        return LoadedModel(
-            model=entry.plan.model,
-            size=loaded.total_bytes,
-            size_vram=loaded.device_bytes,
-            context=entry.plan.num_ctx,
-            slots=loaded.slots,
-            expires_at=entry.used_ns + entry.keep_alive,  # for ever: in 292 years
-            backend=entry.plan.message.backend,
-            reason=entry.plan.reason,
-            device=loaded.device,
-            pipeline=loaded.pipeline,
-            notes=tuple(loaded.notes),
-        )
 
 
 def _as_load_error(error: Exception) -> LhamaError:

@@ -75,3 +75,21 @@ class Entry:
     expiring: bool = False
     """It goes as soon as it is idle, whatever its keep-alive says."""
     timer: asyncio.TimerHandle | None = None
+
+    def described(self) -> LoadedModel:
+        """What it is now; its runner has said what it loaded."""
+        loaded = self.runner.loaded
+        assert loaded is not None
+        return LoadedModel(
+            model=self.plan.model,
+            size=loaded.total_bytes,
+            size_vram=loaded.device_bytes,
+            context=self.plan.num_ctx,
+            slots=loaded.slots,
+            expires_at=self.used_ns + self.keep_alive,  # for ever: in 292 years
+            backend=self.plan.message.backend,
+            reason=self.plan.reason,
+            device=loaded.device,
+            pipeline=loaded.pipeline,
+            notes=tuple(loaded.notes),
+        )
