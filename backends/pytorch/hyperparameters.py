@@ -86,6 +86,11 @@ class Hyperparameters:
     largest: int
     """Elements of the largest tensor."""
 
+    @property
+    def inner(self) -> int:
+        """Width of an MLP's inner layer, or of an expert's."""
+        return self.expert_hidden if self.experts else self.hidden
+
     @classmethod
     def read(cls, header: GGUF) -> Hyperparameters:
         """Raises ``UnsupportedModel`` for what the families cannot run, or for nonsense."""

@@ -3,7 +3,8 @@
 
     scripts/bench/random_gguf.py SHAPE QUANT OUT.gguf [--vocab FROM.gguf]
 
-SHAPE is ``135m``, ``1b`` or ``8b`` (SmolLM2-135M, Llama-3.2-1B, Llama-3.1-8B); QUANT is a tensor
+SHAPE is ``135m``, ``1b`` or ``8b`` (SmolLM2-135M, Llama-3.2-1B, Llama-3.1-8B), ``phi3``,
+``qwen3moe`` or ``mixtral`` (Phi-3-mini-4k, Qwen3-30B-A3B, Mixtral 8x7B); QUANT is a tensor
 type (``Q8_0``, ``BF16`` …) or ``Q4_K_M``, llama.cpp's mixture of Q4_K and Q6_K. The vocabulary is
 copied from a small real model, so the output layer is as wide as that one's.
 """
@@ -32,7 +33,7 @@ SPREAD = 0.02
 
 @dataclass(frozen=True)
 class Shape:
-    """A llama's dimensions; ``tied``: the output layer is the token embedding."""
+    """A model's dimensions; ``tied``: the output layer is the token embedding."""
 
     width: int
     layers: int
@@ -43,6 +44,11 @@ class Shape:
     head: int = 0
     rope_base: float = 500_000.0
     context: int = 131_072
+    family: str = "llama"
+    experts: int = 0
+    """In each layer; ``hidden`` is one's width then."""
+    used: int = 0
+    """Of them, for a token."""
 
     @property
     def head_width(self) -> int:
@@ -53,32 +59,54 @@ SHAPES = {
     "135m": Shape(576, 30, 9, 3, 1536, tied=True, rope_base=100_000.0, context=8192),
     "1b": Shape(2048, 16, 32, 8, 8192, tied=True),
     "8b": Shape(4096, 32, 32, 8, 14336, tied=False),
-}
+    "phi3": Shape(
+        3072, 32, 32, 32, 8192, tied=False, rope_base=10_000.0, context=4096, family="phi3"
+    ),
+    "qwen3moe": Shape(
+        2048, 48, 32, 4, 768, tied=False, head=128, rope_base=1e6, context=40_960,
+        family="qwen3moe", experts=128, used=8,
+    ),
+    "mixtral": Shape(
+        4096, 32, 32, 8, 14336, tied=False, rope_base=1e6, context=32_768, experts=8, used=2
+    ),
+}  # fmt: skip
 
 
 def write(path: Path, shape: Shape, quant: str, vocabulary: Path) -> None:
     """Write the file; large ones are held in memory once."""
     source = gguf.read(vocabulary, vocabulary=True)
     tokenizer = {k: v for k, v in source.metadata.items() if k.startswith("tokenizer.")}
+    vocab = len(tokenizer["tokenizer.ggml.tokens"])
+    own = {
+        "context_length": shape.context,
+        "embedding_length": shape.width,
+        "block_count": shape.layers,
+        "feed_forward_length": shape.hidden,
+        "attention.head_count": shape.heads,
+        "attention.head_count_kv": shape.kv_heads,
+        "attention.key_length": shape.head_width,
+        "attention.value_length": shape.head_width,
+        "rope.dimension_count": shape.head_width,
+        "rope.freq_base": shape.rope_base,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "vocab_size": vocab,
+    }
+    if shape.experts:
+        own |= {
+            "expert_count": shape.experts,
+            "expert_used_count": shape.used,
+            "expert_feed_forward_length": shape.hidden,
+        }
     metadata = {
-        "general.architecture": "llama",
-        "general.name": f"random {path.stem}",
-        "llama.context_length": shape.context,
-        "llama.embedding_length": shape.width,
-        "llama.block_count": shape.layers,
-        "llama.feed_forward_length": shape.hidden,
-        "llama.attention.head_count": shape.heads,
-        "llama.attention.head_count_kv": shape.kv_heads,
-        "llama.rope.dimension_count": shape.head_width,
-        "llama.rope.freq_base": shape.rope_base,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "llama.vocab_size": len(tokenizer["tokenizer.ggml.tokens"]),
+        "general.architecture": shape.family,
+        "general.name": "random",  # llama.cpp would expect Phi 3's vocabulary behind that name
+        **{f"{shape.family}.{key}": value for key, value in own.items()},
         **tokenizer,
     }
     fill = Filler()
     tensors = {
         name: (dimensions, kind, fill(kind, dimensions))
-        for name, dimensions, kind in _tensors(shape, quant, metadata["llama.vocab_size"])
+        for name, dimensions, kind in _tensors(shape, quant, vocab)
     }
     gguf.write(path, metadata, tensors)
 
@@ -97,17 +125,33 @@ def _tensors(shape: Shape, quant: str, vocab: int) -> list[tuple[str, tuple[int,
         tensors.append(("output.weight", (shape.width, vocab), better))
     for n in range(shape.layers):
         refined = better if _refined(n, shape.layers) else base
-        tensors += [
-            (f"blk.{n}.attn_norm.weight", (shape.width,), "F32"),
-            (f"blk.{n}.attn_q.weight", (shape.width, wide), base),
-            (f"blk.{n}.attn_k.weight", (shape.width, kv), base),
-            (f"blk.{n}.attn_v.weight", (shape.width, kv), refined),
-            (f"blk.{n}.attn_output.weight", (wide, shape.width), base),
-            (f"blk.{n}.ffn_norm.weight", (shape.width,), "F32"),
-            (f"blk.{n}.ffn_gate.weight", (shape.width, shape.hidden), base),
-            (f"blk.{n}.ffn_up.weight", (shape.width, shape.hidden), base),
-            (f"blk.{n}.ffn_down.weight", (shape.hidden, shape.width), refined),
+        block: list[tuple[str, tuple[int, ...], str]] = [
+            ("attn_norm", (shape.width,), "F32"),
+            ("attn_output", (wide, shape.width), base),
+            ("ffn_norm", (shape.width,), "F32"),
         ]
+        if shape.family == "phi3":
+            block.append(("attn_qkv", (shape.width, wide + 2 * kv), base))
+        else:
+            block += [
+                ("attn_q", (shape.width, wide), base),
+                ("attn_k", (shape.width, kv), base),
+                ("attn_v", (shape.width, kv), refined),
+            ]
+        if shape.family == "qwen3moe":
+            block += [(f"attn_{part}_norm", (shape.head_width,), "F32") for part in "qk"]
+        if shape.experts:
+            block.append(("ffn_gate_inp", (shape.width, shape.experts), "F32"))
+        every, suffix = ((shape.experts,), "_exps") if shape.experts else ((), "")
+        if shape.family == "phi3":
+            block.append(("ffn_up", (shape.width, 2 * shape.hidden), base))
+        else:
+            block += [
+                (f"ffn_{part}{suffix}", (shape.width, shape.hidden, *every), base)
+                for part in ("gate", "up")
+            ]
+        block.append((f"ffn_down{suffix}", (shape.hidden, shape.width, *every), refined))
+        tensors += [(f"blk.{n}.{name}.weight", size, kind) for name, size, kind in block]
     return tensors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,40 +77,50 @@ def quantised(
         **(metadata or {}),
     }
     queries, keys = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
-    matrices = {"attn_output": (queries, WIDTH), "ffn_down": (HIDDEN, WIDTH)}
+    experts = own.get("expert_count", 0)
+    matrices: dict[str, tuple[int, ...]] = {"attn_output": (queries, WIDTH)}
     if family == "phi3":
-        matrices |= {"attn_qkv": (WIDTH, queries + 2 * keys), "ffn_up": (WIDTH, 2 * HIDDEN)}
+        matrices["attn_qkv"] = (WIDTH, queries + 2 * keys)
     else:
         matrices |= {"attn_q": (WIDTH, queries), "attn_k": (WIDTH, keys), "attn_v": (WIDTH, keys)}
+    if experts:
+        hidden = own["expert_feed_forward_length"]
+        matrices["ffn_gate_inp"] = (WIDTH, experts)
+        matrices |= {f"ffn_{name}_exps": (WIDTH, hidden, experts) for name in ("gate", "up")}
+        matrices["ffn_down_exps"] = (hidden, WIDTH, experts)
+    elif family == "phi3":
+        matrices |= {"ffn_up": (WIDTH, 2 * HIDDEN), "ffn_down": (HIDDEN, WIDTH)}
+    else:
         matrices |= {"ffn_gate": (WIDTH, HIDDEN), "ffn_up": (WIDTH, HIDDEN)}
+        matrices["ffn_down"] = (HIDDEN, WIDTH)
     vectors = {"attn_norm": WIDTH, "ffn_norm": WIDTH}
     if "gemma" in family:
         vectors |= {"post_attention_norm": WIDTH, "post_ffw_norm": WIDTH}
-    if family in ("gemma3", "qwen3"):
+    if family in ("gemma3", "qwen3", "qwen3moe"):
         vectors |= {"attn_q_norm": HEAD_DIM, "attn_k_norm": HEAD_DIM}
     if family == "qwen2":
         vectors |= {"attn_q": queries, "attn_k": keys, "attn_v": keys}
     tensors: dict[str, tuple[tuple[int, ...], str, bytes]] = {}
 
-    def matrix(name: str, columns: int, rows: int, spread: float) -> None:
+    def matrix(name: str, shape: tuple[int, ...], spread: float) -> None:
         kind = next((k for part, k in types.items() if part and part in name), types[""])
-        data = blocks(numbers, kind, rows, columns, spread).tobytes()
-        tensors[name] = ((columns, rows), kind, data)
+        data = blocks(numbers, kind, math.prod(shape[1:]), shape[0], spread).tobytes()
+        tensors[name] = (shape, kind, data)
 
     def vector(name: str, size: int) -> None:
         data = numbers.uniform(0.5, 1.5, size).astype(np.float32).tobytes()
         tensors[name] = ((size,), "F32", data)
 
-    matrix("token_embd.weight", WIDTH, VOCAB, 0.3)
+    matrix("token_embd.weight", (WIDTH, VOCAB), 0.3)
     vector("output_norm.weight", WIDTH)
     if family == "phi3":
         for kind in ("long", "short"):
             vector(f"rope_factors_{kind}.weight", own["rope.dimension_count"] // 2)
     if "output.weight" in types:
-        matrix("output.weight", WIDTH, VOCAB, 1.2 / WIDTH**0.5)
+        matrix("output.weight", (WIDTH, VOCAB), 1.2 / WIDTH**0.5)
     for layer in range(layers):
-        for name, (columns, rows) in matrices.items():
-            matrix(f"blk.{layer}.{name}.weight", columns, rows, 1.2 / columns**0.5)
+        for name, shape in matrices.items():
+            matrix(f"blk.{layer}.{name}.weight", shape, 1.2 / shape[0] ** 0.5)
         for name, size in vectors.items():
             kind = "bias" if name in matrices else "weight"
             vector(f"blk.{layer}.{name}.{kind}", size)

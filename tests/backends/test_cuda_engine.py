@@ -40,6 +40,8 @@ GREEDY = Sampling(temperature=0.0)
 MIXED = {"": "Q4_K", "attn_v": "Q6_K", "ffn_down": "Q6_K", "output.weight": "Q6_K"}
 PHI = {"": "Q4_K", "attn_qkv": "Q5_K", "ffn_down": "Q6_K", "output.weight": "Q6_K"}
 UNLIKE = {"": "Q8_0", "blk.1.ffn_gate": "BF16", "blk.1.ffn_up": "BF16"}
+EXPERTS = {"": "Q4_0", "attn_v": "Q8_0", "ffn_gate_inp": "F32", "ffn_down": "F16"}
+WARMED = {"llama": MIXED, "qwen3moe": EXPERTS}
 GEMMA = {"": "Q5_0", "attn_v": "Q8_0", "attn_output": "Q4_K", "token_embd": "Q8_0"}
 
 
@@ -54,6 +56,16 @@ BENT = {
         "rope.dimension_count": 48,
         "rope.scaling.attn_factor": 1.19,
         "rope.scaling.original_context_length": 64,
+    },
+    "llama-mixture": {
+        "expert_count": 4,
+        "expert_used_count": 2,
+        "expert_feed_forward_length": 256,
+    },
+    "qwen3moe": {
+        "expert_count": 10,
+        "expert_used_count": 3,
+        "expert_feed_forward_length": 96,
     },
 }
 """What the header says beyond the plain, so that it shows in the logits."""
@@ -136,6 +148,8 @@ def error(found: torch.Tensor, wanted: torch.Tensor) -> float:
         ("llama-yarn", MIXED, "f16", 0.04, 0.03),
         ("llama", UNLIKE, "f16", 0.04, 0.01),
         ("phi3", PHI, "f16", 0.04, 0.03),
+        ("llama-mixture", {**MIXED, "ffn_gate_inp": "F32"}, "f16", 0.04, 0.03),
+        ("qwen3moe", EXPERTS, "f16", 0.04, 0.03),
     ],
 )
 def test_logits_are_the_plain_engines(
@@ -303,6 +317,26 @@ def test_a_step_that_fails_is_given_its_masks_and_says_so(
     assert not step(Row(1, 1, 0, text(1, 5)), admits=[admit(1)])[0].error
 
 
+def test_a_row_of_no_numbers_leaves_the_others_their_experts(tmp_path: Path) -> None:
+    mixed = {"expert_count": 6, "expert_used_count": 2}
+    path = tiny(tmp_path / "model.gguf", "qwen3moe", layers=2, metadata=mixed)
+    found = []
+    for faulty in (False, True):
+        engine = engine_of(path)
+        step = Stepper(engine)
+        rows = [Row(slot, 1, 0, text(slot, 8)) for slot in range(3)]
+        step(*rows, admits=[admit(slot) for slot in range(3)])
+        if faulty:
+            with torch.inference_mode():
+                engine._cache._lines[0, 1, engine._pages._tables[1][0], :, 2] = torch.nan
+        errors = [bool(row.error) for row in step(*(Row(slot, 1, 8) for slot in range(3)))]
+        assert errors == [False, faulty, False]
+        found.append([step.logits(0).clone(), step.logits(2).clone()])
+        engine.close()
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_too_much_is_refused_and_hurts_nobody(step: Stepper) -> None:
     with pytest.raises(BackendError, match="exceed the batch"):
         step(Row(0, 1, 0, (5,) * 4000), admits=[admit(0)])
@@ -318,12 +352,15 @@ def test_plans_may_have_no_rows(step: Stepper) -> None:
     assert not step(Row(0, 1, 0, text(0, 5)), admits=[admit(0)])[0].error
 
 
-@pytest.mark.parametrize("slots", [1, 4, 20])
+@pytest.mark.parametrize(
+    ("family", "slots"), [("llama", 1), ("llama", 4), ("llama", 20), ("qwen3moe", 20)]
+)
 def test_warming_launches_whatever_steps_launch(
-    tmp_path: Path, slots: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, family: str, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kernel that is compiled and loaded while a graph is recorded would spoil the recording."""
-    engine = engine_of(quantised(tmp_path / "model.gguf", "llama", MIXED), slots=slots)
+    path = quantised(tmp_path / "model.gguf", family, WARMED[family], metadata=BENT.get(family))
+    engine = engine_of(path, slots=slots)
     launched: set[object] = set()
     monkeypatch.setattr(
         gluon_on_numpy.Kernel, "__getitem__", lambda kernel, grid: partial(note, launched, kernel)

@@ -16,7 +16,9 @@ from lhama.backends.pytorch import sampler
 from lhama.backends.pytorch.cuda import formats
 from lhama.backends.pytorch.cuda.kernels import (
     attention,
+    experts,
     many_rows,
+    mixing,
     one_row,
     prompts,
     sampling,
@@ -170,6 +172,101 @@ def test_logits_and_their_peaks() -> None:
     assert error(logits, wanted) < 1e-3
     padded = torch.nn.functional.pad(logits, (0, 3), value=-torch.inf)
     torch.testing.assert_close(peaks, padded.view(5, 5, 16).amax(2))
+
+
+def chosen_of(logits: torch.Tensor, used: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What ``choose`` makes of logits [rows, experts]."""
+    rows, count = logits.shape
+    chosen, shares = torch.full((rows, used), -1).int(), torch.full((rows, used), torch.nan)
+    up = covering(count)
+    mixing.choose[(rows,)](logits, chosen, shares, count, count, up, used, False)
+    return chosen, shares
+
+
+def test_the_best_experts_are_chosen() -> None:
+    logits = torch.randn(5, 10)
+    logits[1, [3, 7]] = 4.0  # equals: the first goes before
+    logits[2] = torch.nan
+    logits[3, 4:] = -torch.inf
+    chosen, shares = chosen_of(logits, 3)
+    for row in (0, 1, 3, 4):
+        wanted, at = logits[row].topk(3)
+        assert row == 1 or torch.equal(chosen[row].long(), at)
+        torch.testing.assert_close(shares[row], wanted.softmax(0))
+    assert chosen[1, :2].tolist() == [3, 7]
+    assert chosen[2].tolist() == [0, 1, 2]
+    assert shares[2].isnan().all()
+
+
+def test_experts_find_their_pairs() -> None:
+    """Over several steps of the search; rows that only fill up are left out."""
+    chosen, _ = chosen_of(torch.randn(50, 6), 2)
+    slots = torch.arange(50).int() % 4
+    members, sizes = torch.full((6, 50), -1).int(), torch.full((6,), -1).int()
+    mixing.group[(6,)](chosen, slots, members, sizes, 100, 2, 3, 50, 32, False)
+    for expert in range(6):
+        meant = (chosen == expert) & (slots != 3)[:, None]
+        wanted = meant.flatten().nonzero().flatten().tolist()
+        assert members[expert, : sizes[expert]].tolist() == wanted
+
+
+def test_the_router_is_as_exact_as_float32() -> None:
+    x, router = torch.randn(19, 96).half(), torch.randn(16, 96)
+    logits = torch.full((19, 16), torch.nan)
+    mixing.route[(2, 1)](x, router, logits, 19, 96, 16, 16, 16, 32, False)
+    assert error(logits, x.float() @ router.T) < 1e-6
+
+
+@pytest.mark.parametrize(("kind", "columns"), [("Q4_1", 288), ("Q6_K", 256), ("Q8_0", 288)])
+def test_experts_times_their_tokens(kind: str, columns: int) -> None:
+    """An expert with more tokens than are computed at once, one with none, rows that do not fill
+    a tile: by codes, and written out."""
+    count, used, rows, tokens = 4, 2, 80, 20
+    blocks = -(-columns // 256)
+    made, weights = matrix(kind, count * rows, columns)
+    weights = weights.view(count, rows, columns)
+    logits = torch.randn(tokens, count) + torch.tensor([9.0, 0.0, 0.0, -9.0])
+    chosen, shares = chosen_of(logits, used)
+    members, sizes = torch.zeros(count, tokens).int(), torch.zeros(count).int()
+    slots = torch.zeros(tokens).int()
+    pairs = tokens * used
+    mixing.group[(count,)](chosen, slots, members, sizes, pairs, used, 1, tokens, 1024, False)
+    assert sizes.tolist()[::3] == [tokens, 0]
+
+    x = torch.randn(tokens, columns).half()
+    each = torch.full((tokens, blocks * 256), torch.nan).half()
+    experts.arrange_each[(tokens, blocks)](x, each, columns, 2, False)
+    gated = torch.full((tokens, used, rows), torch.nan).half()
+    tile = (8, 64, 2, 2, False)
+    experts.multiply_gated_experts[(2, count)](
+        made.words, made.words, each, members, sizes, gated, 0.5, made.rows, rows, columns,
+        made.number, False, used, tokens, *tile,
+    )  # fmt: skip
+    own = torch.einsum("tnrc,tc->tnr", weights[chosen.long()], x.float())
+    assert error(gated.float(), torch.nn.functional.silu(own) * own * 0.5) < 2e-3
+    groups = torch.full((tokens, used, rows), torch.nan).half()
+    floats = weights.half().contiguous()
+    mixing.multiply_groups[(2, count)](
+        x, floats, members, sizes, shares, groups, 0, rows, columns, used, tokens, False, 16, 64, 64
+    )
+    assert error(groups.float(), own) < 1e-3
+
+    x = torch.randn(pairs, columns).half()
+    each = torch.full((pairs, blocks * 256), torch.nan).half()
+    experts.arrange_each[(pairs, blocks)](x, each, columns, 2, False)
+    own = torch.einsum("tnrc,tnc->ntr", weights[chosen.long()], x.float().view(tokens, used, -1))
+    own = own * shares.T.unsqueeze(2)
+    parts = torch.full((2, used, tokens, rows), torch.nan)
+    experts.multiply_experts[(2, count)](
+        made.words, each, members, sizes, shares, parts[0], tokens, made.rows, rows, columns,
+        made.number, used, tokens, *tile,
+    )  # fmt: skip
+    mixing.multiply_groups[(2, count)](
+        x, floats, members, sizes, shares, parts[1], tokens, rows, columns, used, tokens, True, 16,
+        64, 64,
+    )  # fmt: skip
+    assert error(parts[0], own) < 1e-3
+    assert error(parts[1], own) < 1e-3
 
 
 def covering(number: int) -> int:

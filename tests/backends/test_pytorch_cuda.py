@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -41,9 +42,10 @@ CHOSEN = (
 STEPS = 40
 
 
-@pytest.fixture(params=["llama", "gemma3"])
+@pytest.fixture(params=["llama", "gemma3", "phi3", "qwen3moe"])
 def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return tiny(tmp_path / f"{request.param}.gguf", request.param)
+    mixed = {"expert_count": 6, "expert_used_count": 2} if request.param == "qwen3moe" else {}
+    return tiny(tmp_path / f"{request.param}.gguf", request.param, metadata=mixed)
 
 
 OPTIONS = LoadOptions(slots=4, context=256, batch=256)
@@ -55,6 +57,8 @@ def engine(request: pytest.FixtureRequest, path: Path) -> Iterator[CudaEngine | 
     if request.param == "kernels":
         engine = PyTorchBackend().load(ModelFiles("tiny", str(path)), OPTIONS, lambda *_: None)
         assert isinstance(engine, CudaEngine)
+    elif path.stem == "qwen3moe":
+        pytest.skip("plain PyTorch asks the card which experts are used")
     else:
         header = read(path, vocabulary=True)
         card = devices.nvidia()[0]
@@ -127,7 +131,8 @@ def test_orders_give_the_same_tokens_and_nothing_waits(
 
 
 def test_logits_are_near_the_processors(path: Path, kernels: CudaEngine) -> None:
-    """float32 weights; activations in float16, keys and values too."""
+    """float32 weights; activations in float16, keys and values too. That may send a token to
+    another expert that is all but as good."""
     host = plain_on_the_processor(path)
     tokens = tuple(itertools.islice(itertools.cycle(prompt(0)), 90))
     row = Row(0, 1, 0, tokens, sample=False)
@@ -136,13 +141,16 @@ def test_logits_are_near_the_processors(path: Path, kernels: CudaEngine) -> None
         wanted = host._model.logits(host._model.forward(batch, batch.ids, host._cache))
     host.close()
     admits = (Admit(0, 1, Sampling(temperature=0.0), ()),)
+    errors = []
     for position, plan in (
         (49, StepPlan(0, (Row(0, 1, 0, tokens[:50]),), (), admits)),
         *((at, StepPlan(at, (Row(0, 1, at, tokens[at : at + 1]),))) for at in range(50, 90)),
     ):
         kernels.compute_current(kernels.prepare_next(plan, None), [0]).result()
         found = kernels._steps.logits[0].cpu()
-        assert (found - wanted[position]).norm() < 0.01 * wanted[position].norm()
+        errors.append(((found - wanted[position]).norm() / wanted[position].norm()).item())
+    assert statistics.median(errors) < 0.01
+    assert path.stem == "qwen3moe" or max(errors) < 0.01
 
 
 def test_masks_and_faults_reach_their_rows(engine: CudaEngine | PyTorchEngine) -> None:

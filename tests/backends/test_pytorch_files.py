@@ -277,6 +277,7 @@ def test_a_file_cut_behind_its_header_is_noticed(tmp_path: Path) -> None:
         ("llama", (10, 0), 75, "not measured on such a card"),
         ("llama", (7, 5), 60, "compute capability 7.5"),
         ("phi3", (9, 0), 75, "not run on a card yet for fused matrices"),
+        ("qwen3moe", (9, 0), 75, "not run on a card yet for mixtures of experts"),
     ],
 )
 def test_only_what_a_card_has_shown_goes_before_llama_cpp(
@@ -288,7 +289,8 @@ def test_only_what_a_card_has_shown_goes_before_llama_cpp(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(support.importlib.util, "find_spec", lambda name: object())  # Triton's
-    header = read(tiny(tmp_path / "tiny.gguf", family, layers=1))
+    mixed = {"expert_count": 6, "expert_used_count": 2} if "moe" in family else {}
+    header = read(tiny(tmp_path / "tiny.gguf", family, layers=1, metadata=mixed))
     verdict = support.judge(header, Hyperparameters.read(header), capability)
     assert verdict.score == score
     assert reason in verdict.reason

@@ -22,7 +22,10 @@ import platformdirs
 WORTH_A_PROCESS: Final = 3
 """Kernels that one process compiles, at least: it takes seconds to start."""
 MOST: Final = 16
-MODULES: Final = ("asm", "dot", "one_row", "many_rows", "attention", "prompts", "sampling")
+MODULES: Final = (
+    *("asm", "dot", "one_row", "many_rows", "experts"),
+    *("attention", "prompts", "mixing", "sampling"),
+)
 """Of kernels; each calls only those before it."""
 
 

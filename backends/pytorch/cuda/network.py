@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from lhama.backends.pytorch.cuda import formats
 from lhama.backends.pytorch.cuda.matrix import PLAIN, Matrix, Stack
 from lhama.backends.pytorch.cuda.reader import Reader
 from lhama.backends.pytorch.families import traits_of
@@ -31,6 +32,9 @@ class Block:
     output_bias: torch.Tensor | None
     attention_post_norm: torch.Tensor | None
     mlp_norm: torch.Tensor
+    router: Matrix | None
+    """Where the MLP is a mixture: float32 [experts, width]. The other three matrices are then all
+    experts', below one another."""
     gate: Matrix
     up: Matrix
     down: Matrix
@@ -112,9 +116,10 @@ class Loader:
             output_bias=self._optional(f"{prefix}.attn_output.bias", width),
             attention_post_norm=norm("post_attention_norm", width, post),
             mlp_norm=self._vector(f"{prefix}.ffn_norm.weight", width),
+            router=self._router(prefix) if shape.experts else None,
             gate=gate,
             up=up,
-            down=self._matrix((f"{prefix}.ffn_down.weight",), (width,), shape.hidden),
+            down=self._down(prefix),
             mlp_post_norm=norm("post_ffw_norm", width, post),
             local=shape.window_pattern[layer],
         )
@@ -138,12 +143,36 @@ class Loader:
 
     def _gated(self, prefix: str) -> tuple[Matrix, Matrix]:
         """Gate and up, which may lie below one another in one tensor."""
-        hidden, width = self._shape.hidden, self._shape.width
+        inner, width = self._shape.inner, self._shape.width
+        if self._shape.experts:
+            gate = self._experts(f"{prefix}.ffn_gate_exps.weight", inner, width)
+            return gate, self._experts(f"{prefix}.ffn_up_exps.weight", inner, width)
         if self._traits.fused:
-            both = self._tensor(f"{prefix}.ffn_up.weight", width, 2 * hidden)
-            return self._rows(both, 0, hidden), self._rows(both, hidden, hidden)
-        gate = self._matrix((f"{prefix}.ffn_gate.weight",), (hidden,), width)
-        return gate, self._matrix((f"{prefix}.ffn_up.weight",), (hidden,), width)
+            both = self._tensor(f"{prefix}.ffn_up.weight", width, 2 * inner)
+            return self._rows(both, 0, inner), self._rows(both, inner, inner)
+        gate = self._matrix((f"{prefix}.ffn_gate.weight",), (inner,), width)
+        return gate, self._matrix((f"{prefix}.ffn_up.weight",), (inner,), width)
+
+    def _down(self, prefix: str) -> Matrix:
+        shape = self._shape
+        if shape.experts:
+            return self._experts(f"{prefix}.ffn_down_exps.weight", shape.width, shape.inner)
+        return self._matrix((f"{prefix}.ffn_down.weight",), (shape.width,), shape.inner)
+
+    def _experts(self, name: str, rows: int, columns: int) -> Matrix:
+        """All experts' matrices below one another."""
+        count = self._shape.experts
+        return self._rows(self._tensor(name, columns, rows, count), 0, count * rows)
+
+    def _router(self, prefix: str) -> Matrix:
+        """In float32, whatever the file has: what it decides is all or nothing."""
+        shape = self._shape
+        made = self._matrix((f"{prefix}.ffn_gate_inp.weight",), (shape.experts,), shape.width)
+        if made.form:
+            weights = formats.values(made.form, made.data, made.rows, made.columns)
+        else:
+            weights = made.data.float()
+        return Matrix(weights, PLAIN["F32"][0], made.rows, made.outputs, made.columns)
 
     def _rows(self, tensor: Tensor, first: int, count: int) -> Matrix:
         """Some rows of a tensor, as a matrix of their own."""

@@ -15,14 +15,11 @@ import torch
 
 from lhama.backends.pytorch.cuda import tiling
 from lhama.backends.pytorch.cuda.attention import Attention, covering
+from lhama.backends.pytorch.cuda.experts import Experts
 from lhama.backends.pytorch.cuda.kernels import many_rows as kernels
 from lhama.backends.pytorch.cuda.matrix import Matrix
 from lhama.backends.pytorch.cuda.network import Block, Network
-
-FEW: Final = 64
-"""Tokens up to which codes go to the tensor cores without a detour."""
-SHRUNK: Final = 1 / 64
-"""What the MLP's inner activations are kept smaller by: some models' exceed float16."""
+from lhama.backends.pytorch.cuda.written import FEW, SHRUNK, WrittenOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +44,11 @@ class Several:
     """Enqueues kernels for up to ``most`` tokens."""
 
     def __init__(
-        self, network: Network, attention: Attention, most: int, rows: int, device: torch.device,
-        *, pdl: bool,
+        self, network: Network, attention: Attention, most: int, rows: int, nobody: int,
+        device: torch.device, *, pdl: bool,
     ) -> None:  # fmt: skip
-        """``most`` tokens, of which ``rows`` at most give logits."""
+        """``most`` tokens, of which ``rows`` at most give logits. ``nobody``: the slot of tokens
+        that only fill up."""
         shape = network.shape
         self.network = network
         self._attention = attention
@@ -70,14 +68,14 @@ class Several:
         self._x = floats(most, shape.width, dtype=plain)
         self._qkv = floats(max(most, tiling.MOST_PARTS * few), self._qkv_size)
         self._mixed = floats(most, queries, dtype=plain)
-        self._hidden = floats(most, shape.hidden, dtype=plain)
-        self._parts = floats(max(tiling.MOST_PARTS * few, most) * shape.width)
-        quantised = [m for m in network.matrices() if m.form]
-        largest = max((m.outputs * m.columns for m in quantised), default=0)
-        # Written out only for more than a few tokens.
-        self._plain = floats(largest if most > FEW else 0, dtype=torch.float16)
+        hidden, said = (0, shape.experts_used) if shape.experts else (shape.hidden, 1)
+        self._hidden = floats(most, hidden, dtype=plain)
+        self._written_out = WrittenOut(network.matrices(), most, device)
+        if shape.experts:
+            self._experts = Experts(network, most, plain, self._written_out, nobody, pdl=pdl)
+        self._parts = floats(max(tiling.MOST_PARTS * few, most * said) * shape.width)
         self._last = floats(-(-rows // FEW) * FEW, shape.width, dtype=plain)
-        widest = max(shape.width, queries, shape.hidden)
+        widest = max(shape.width, queries, hidden)
         self._arranged = floats(few * -(-widest // 256) * 256, dtype=torch.float16)
 
     # ------------------------------------------------------------------------------------- steps
@@ -97,8 +95,12 @@ class Several:
             self._attend(index, block, tokens)
             parts = self._multiply(self._mixed[:count], block.output, block.output_bias)
             self._settle(count, parts, block.mlp_norm, block.attention_post_norm, 1.0)
-            self._gated(block, count)
-            parts = self._multiply(self._hidden[:count], block.down, None)
+            if block.router is not None:
+                self._experts.run(block, self._x[:count], tokens.slots, self._parts)
+                parts = shape.experts_used
+            else:
+                self._gated(block, count)
+                parts = self._multiply(self._hidden[:count], block.down, None)
             following = network.norm
             if index + 1 < len(network.blocks):
                 following = network.blocks[index + 1].attention_norm
@@ -221,17 +223,6 @@ class Several:
             self.network.shape.norm_eps, scale, parts, width, covering(width), post is not None,
             8, self._pdl, num_warps=8, launch_pdl=self._pdl,
         )  # fmt: skip
-
-    def _written_out(self, matrix: Matrix) -> torch.Tensor:
-        """[outputs, columns] in float16; a float matrix as it is."""
-        if matrix.form is None:
-            return matrix.data[: matrix.outputs]
-        plain = self._plain[: matrix.outputs * matrix.columns].view(matrix.outputs, -1)
-        kernels.dequantise[(-(-matrix.outputs // 16), -(-matrix.columns // 256))](
-            matrix.words, plain, matrix.rows, matrix.columns, matrix.number, matrix.outputs, 16, 1,
-            num_warps=1,
-        )  # fmt: skip
-        return plain
 
 
 _MM_INTO: Final[Any] = getattr(torch.ops.aten.mm, "dtype_out", None)

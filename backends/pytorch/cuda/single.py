@@ -1,4 +1,5 @@
-"""One token through the network: five kernels a layer, each fetching weights before it waits.
+"""One token through the network: five kernels a layer, each fetching weights before it waits; with
+experts seven, two of which must wait for who is chosen.
 
 What the kernels hand on is in ``kernels/one_row.py``.
 """
@@ -9,6 +10,8 @@ import torch
 
 from lhama.backends.pytorch.cuda import tiling
 from lhama.backends.pytorch.cuda.attention import Attention
+from lhama.backends.pytorch.cuda.experts import Choice
+from lhama.backends.pytorch.cuda.kernels import experts
 from lhama.backends.pytorch.cuda.kernels import one_row as kernels
 from lhama.backends.pytorch.cuda.matrix import Matrix
 from lhama.backends.pytorch.cuda.network import Block, Network
@@ -18,11 +21,14 @@ from lhama.backends.pytorch.cuda.rows import Rows
 class Vector:
     """What a matrix is multiplied with: int8 with scales, float, or both, as consumers want it."""
 
-    def __init__(self, size: int, consumers: tuple[Matrix, ...], device: torch.device) -> None:
+    def __init__(
+        self, size: int, consumers: tuple[Matrix, ...], device: torch.device, count: int = 1
+    ) -> None:
+        """``count`` of ``size`` elements, one behind the other."""
         self.ints = any(matrix.form for matrix in consumers)
         self.floats = any(not matrix.form for matrix in consumers)
-        self.y = torch.zeros(-(-size // 1024) * 384, dtype=torch.int32, device=device)
-        self.yf = torch.zeros(-(-size // 256) * 256, device=device)
+        self.y = torch.zeros(count * -(-size // 1024) * 384, dtype=torch.int32, device=device)
+        self.yf = torch.zeros(count * -(-size // 256) * 256, device=device)
 
 
 class Single:
@@ -44,10 +50,16 @@ class Single:
         self._h = torch.zeros(shape.width, device=device)
         self._x = Vector(shape.width, (*blocks[0].qkv, blocks[0].gate, network.head), device)
         self._mixed = Vector(queries, tuple(block.output for block in blocks), device)
-        self._hidden = Vector(shape.hidden, tuple(block.down for block in blocks), device)
+        downs = tuple(block.down for block in blocks)
+        self._hidden = Vector(shape.inner, downs, device, max(1, shape.experts_used))
+        if shape.experts:
+            self._choice = Choice(network, 1, device, pdl=pdl)
         for block in blocks:
-            self._x.ints |= any(m.form is not None for m in (*block.qkv, block.gate, block.up))
-            self._x.floats |= any(m.form is None for m in (*block.qkv, block.gate, block.up))
+            consumers = [*block.qkv, block.gate, block.up]
+            if block.router is not None:
+                consumers.append(block.router)
+            self._x.ints |= any(m.form is not None for m in consumers)
+            self._x.floats |= any(m.form is None for m in consumers)
         self._qkv = torch.zeros(queries + 2 * shape.kv_heads * shape.head_dim, device=device)
         self._o = torch.zeros(shape.width, device=device)
         # Two, in turn: a kernel reads the one before's while it writes its own.
@@ -66,31 +78,39 @@ class Single:
             num_warps=1,
         )  # fmt: skip
         for index, block in enumerate(network.blocks):
-            self._project(block)
+            self._project(
+                block.qkv, tiling.one(block.qkv[0]), block.qkv_bias, self._squares[0], self._qkv
+            )
             self._attention.one(index, block, self._qkv, self._mixed, splits)
             self._add(
                 block.output, self._mixed, block.output_bias, block.attention_post_norm,
                 block.mlp_norm, self._squares[1],
             )  # fmt: skip
-            self._gated(block)
             following = network.norm
             if index + 1 < len(network.blocks):
                 following = network.blocks[index + 1].attention_norm
+            if block.router is not None:
+                self._mix(block, block.router, following)
+                continue
+            self._gated(block)
             self._add(
                 block.down, self._hidden, None, block.mlp_post_norm, following, self._squares[0]
             )
         self._score()
 
-    def _project(self, block: Block) -> None:
-        first, second = (*block.qkv, block.qkv[0])[:2]
-        two = len(block.qkv) > 1
-        r, warps, ahead, _ = tiling.one(first)
+    def _project(
+        self, matrices: tuple[Matrix, ...], rows: tiling.Rows, bias: torch.Tensor | None,
+        squares: torch.Tensor, y: torch.Tensor,
+    ) -> None:  # fmt: skip
+        """y = one or two matrices, below one another, times the normed vector."""
+        first, second = (*matrices, matrices[0])[:2]
+        two = len(matrices) > 1
+        r, warps, ahead, _ = rows
         kernels.project[((first.rows + (second.rows if two else 0)) // 16,)](
-            first.words, second.words, self._x.y, self._x.yf, self._squares[0],
-            self.network.shape.norm_eps,
-            self._qkv if block.qkv_bias is None else block.qkv_bias, self._qkv, self._o_squares,
+            first.words, second.words, self._x.y, self._x.yf, squares, self.network.shape.norm_eps,
+            y if bias is None else bias, y, self._o_squares,
             first.columns, first.rows, second.rows if two else 0, first.number, second.number,
-            True, block.qkv_bias is not None, False, ahead, r, warps, self._pdl,
+            True, bias is not None, False, ahead, r, warps, self._pdl,
             num_warps=warps, launch_pdl=self._pdl,
         )  # fmt: skip
 
@@ -128,6 +148,27 @@ class Single:
             self.network.shape.norm_eps, hidden.y, hidden.yf,
             block.gate.columns, block.gate.rows, block.gate.number, self.network.traits.gelu,
             hidden.ints, hidden.floats, ahead, ahead_up, r, warps, self._pdl,
+            num_warps=warps, launch_pdl=self._pdl,
+        )  # fmt: skip
+
+    def _mix(self, block: Block, router: Matrix, following: torch.Tensor) -> None:
+        """A mixture's half of a block."""
+        shape, x, hidden, choice = self.network.shape, self._x, self._hidden, self._choice
+        gate, down = block.gate, block.down
+        self._project((router,), tiling.one_router(router), None, self._squares[1], choice.logits)
+        choice.choose(1)
+        r, warps, ahead, ahead_up = tiling.one_gated_experts(gate)
+        experts.gated_experts[(shape.inner // 16, shape.experts_used)](
+            gate.words, block.up.words, x.y, x.yf, self._squares[1], shape.norm_eps,
+            choice.experts, hidden.y, hidden.yf, gate.columns, gate.rows, shape.inner,
+            gate.number, self.network.traits.gelu, hidden.ints, hidden.floats, ahead, ahead_up, r,
+            warps, self._pdl, num_warps=warps, launch_pdl=self._pdl,
+        )  # fmt: skip
+        r, warps, ahead, _ = tiling.one(down)
+        experts.add_experts[(shape.width // 16,)](
+            down.words, hidden.y, hidden.yf, choice.experts, choice.shares, self._h, following,
+            x.y, x.yf, self._squares[0], down.columns, down.rows, shape.width, down.number,
+            shape.experts_used, x.ints, x.floats, ahead, r, warps, self._pdl,
             num_warps=warps, launch_pdl=self._pdl,
         )  # fmt: skip
 

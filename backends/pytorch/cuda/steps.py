@@ -13,8 +13,9 @@ from lhama.backends.pytorch.cuda.cache import Cache
 from lhama.backends.pytorch.cuda.kernels import sampling as kernels
 from lhama.backends.pytorch.cuda.network import Network
 from lhama.backends.pytorch.cuda.rows import BLOCK_FIELDS, RING, Rows
-from lhama.backends.pytorch.cuda.several import FEW, Several, Tokens
+from lhama.backends.pytorch.cuda.several import Several, Tokens
 from lhama.backends.pytorch.cuda.single import Single
+from lhama.backends.pytorch.cuda.written import FEW
 
 SMALLEST: Final = 8
 """Rows of the smallest graph but the one for a single row."""
@@ -111,7 +112,9 @@ class Steps:
         self._single = Single(
             network, self.rows, self._attention, self.logits, self._peaks, pdl=pdl
         )
-        self._several = Several(network, self._attention, sizes.tokens, most, device, pdl=pdl)
+        self._several = Several(
+            network, self._attention, sizes.tokens, most, cache.nobody, device, pdl=pdl
+        )
         self._graphs: dict[Kind, torch.cuda.CUDAGraph] = {}
         on_cuda = device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if on_cuda else None

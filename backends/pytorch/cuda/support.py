@@ -28,6 +28,10 @@ BITS: Final = {
 """Bits a weight takes on the card, by the file's type."""
 
 KV_TYPES: Final = ("f16", "q8_0")
+MOST_EXPERTS: Final = 1024
+"""Of a layer: one warp looks for the best."""
+MOST_USED: Final = 32
+"""Of them, for a token: kernels are written out for each."""
 OLDEST: Final = (8, 0)
 """Compute capability: tensor cores that take what the kernels give them."""
 MEASURED: Final = (9, 0)
@@ -40,7 +44,7 @@ CONTEXT_BYTES: Final = 600 << 20
 """Of CUDA itself and its libraries."""
 STAGING: Final = 128 << 20
 """Host memory that weights pass through."""
-BIASES: Final = frozenset(("ffn_gate", "ffn_up", "ffn_down", "output"))
+BIASES: Final = frozenset(("ffn_gate", "ffn_up", "ffn_down", "ffn_gate_inp", "output"))
 """What may have a bias that no kernel adds."""
 
 
@@ -69,6 +73,8 @@ def judge(
 def _untried(shape: memory.Parameters) -> str:
     """What of a model the kernels compute right on a processor, and no card has shown."""
     assert isinstance(shape, Hyperparameters)
+    if shape.experts:
+        return "mixtures of experts"
     if traits_of(shape).fused:
         return "fused matrices"
     if shape.rotated != shape.head_dim:
@@ -99,11 +105,13 @@ def refusal(
             return f"{tensor.name}: {why}"
         if tensor.name.endswith(".bias") and tensor.name.split(".")[-2] in BIASES:
             return f"no kernel adds {tensor.name}"
-    if shape.experts:
-        return "no kernel mixes experts"
+    if shape.experts > MOST_EXPERTS or shape.experts_used > MOST_USED:
+        return f"{shape.experts_used} of {shape.experts} experts for a token"
+    if LARGEST * shape.experts_used * shape.inner > 1 << 31:
+        return f"experts of {shape.inner} dimensions, {shape.experts_used} for a token"
     if shape.head_dim % 32 or shape.head_dim > 256:
         return f"heads of {shape.head_dim} dimensions"
-    if shape.hidden % 32 or shape.width % 32:
+    if shape.inner % 32 or shape.width % 32:
         return "widths that do not divide by 32"
     return _mixed_types(header, shape)
 
@@ -114,7 +122,7 @@ def _refused(tensor: Tensor) -> str:
     multiple = 256 if tensor.type_name.endswith("_K") else 32
     if tensor.shape[0] % multiple:
         return f"rows of {tensor.shape[0]} weights do not divide by {multiple}"
-    if tensor.shape[0] * tensor.shape[1] > 1 << 31:
+    if tensor.elements > 1 << 31:
         return "more weights than the kernels count"
     return ""
 
@@ -127,8 +135,9 @@ def _mixed_types(header: GGUF, shape: Hyperparameters) -> str:
         return [tensor.type_name for tensor in tensors if tensor is not None]
 
     for layer in range(shape.layers):
-        if len(set(types(layer, "ffn_gate", "ffn_up"))) > 1:
-            return f"blk.{layer}: gate and up of different types"
+        for pair in (("ffn_gate", "ffn_up"), ("ffn_gate_exps", "ffn_up_exps")):
+            if len(set(types(layer, *pair))) > 1:
+                return f"blk.{layer}: gate and up of different types"
         three = types(layer, "attn_q", "attn_k", "attn_v")
         if len(three) == 3 and three[1] not in (three[0], three[2]):
             return f"blk.{layer}: queries, keys and values of three types"
@@ -152,9 +161,14 @@ def estimate(header: GGUF, shape: Hyperparameters, options: LoadOptions) -> Memo
     kv = pages * 64 * line
     batch = batch_tokens(options)
     queries = shape.heads * shape.head_dim
-    # Residual, activations and products of a step, the MLP's three times.
-    activations = batch * (12 * shape.width + 4 * 3 * queries + 2 * 4 * shape.hidden)
-    written_out = 2 * 2 * shape.width * max(shape.hidden, queries)  # a matrix in float16, twice
+    # Residual, activations and products of a step, the MLP's three times, of each expert a token
+    # sees, and what these say; an expert's list may have all tokens.
+    used = max(1, shape.experts_used)
+    activations = batch * (12 * shape.width + 4 * 3 * queries + 2 * 4 * used * shape.inner)
+    activations += batch * 4 * ((used - 1) * shape.width + shape.experts)
+    # A matrix in float16, twice; that of all a layer's experts once.
+    widest = 2 * max(shape.inner, queries)
+    written_out = 2 * shape.width * max(widest, shape.experts * shape.inner)
     tables = 4 * options.context * shape.head_dim * 2
     logits = memory.LOGIT_COPIES * memory.slots(options) * shape.vocab * 4
     compute = activations + written_out + tables + logits + CONTEXT_BYTES

@@ -42,6 +42,18 @@ class Tile(NamedTuple):
         return self.block_warps * self.row_warps
 
 
+class Group(NamedTuple):
+    """Some of an expert's rows of activations times its matrix in floats."""
+
+    rows: int
+    outputs: int
+    step_bytes: int
+    """Of the inner dimension."""
+
+
+GROUPS: Final = Group(64, 128, 128)
+"""Not measured. One for all, so that a row's sums do not depend on how many there are."""
+
 _TILES: Final = (Tile(64, 2, 4), Tile(32, 4, 2), Tile(16, 4, 1))
 _GATED_TILES: Final = (Tile(64, 1, 4), Tile(32, 2, 2), Tile(16, 4, 1))
 """Two matrices at once leave registers for half the warps."""
@@ -68,6 +80,22 @@ def one_gated(matrix: Matrix) -> Rows:
         return Rows(4, 4, min(tiles, room))
     ahead = min(tiles, max(1, REGISTERS // (2 * words)))
     return Rows(2, 8, ahead, min(tiles, REGISTERS // (2 * words) - ahead))
+
+
+def one_router(matrix: Matrix) -> Rows:
+    """For one vector and few rows of floats: one for each warp, all of it ahead if it fits.
+
+    Not measured, like the next.
+    """
+    words, tiles = _tile(matrix)
+    return Rows(1, 16, min(tiles, REGISTERS // words))
+
+
+def one_gated_experts(matrix: Matrix) -> Rows:
+    """For one vector and two such matrices whose rows are known late: both at once."""
+    words, tiles = _tile(matrix)
+    ahead = min(tiles, max(1, REGISTERS // (8 * words)))
+    return Rows(4, 4, ahead, ahead)
 
 
 def _tile(matrix: Matrix) -> tuple[int, int]:

@@ -232,6 +232,12 @@ def activations(
         values = gl.load(x + at, mask=(part < end) & (one >= 0), other=0.0)
     else:
         values = gl.load(x + at)
+    return second_operand(values, M, KW, NW)
+
+
+@gluon.jit
+def second_operand(values, M: gl.constexpr, KW: gl.constexpr, NW: gl.constexpr):
+    """Activations in ``row_layout`` as [KW, 32, M]."""
     values = gl.reshape(values, [KW, M // 8, 8, 4, 2, 4])  # eights, row, group, far, element
     values = gl.permute(values, [0, 4, 3, 5, 1, 2])
     OPERAND: gl.constexpr = gl.DotOperandLayout(1, mma_layout(KW, NW), 4)
