@@ -185,6 +185,11 @@ class PluginManager:
             raise BadPlugin(f"{type(offer).__name__} has no name: it is no {noun.capitalize()}")
         version = getattr(offer, "api_version", None)
         if not isinstance(version, int) or not OLDEST_API_VERSION <= version <= API_VERSION:
+            if version is None:
+                raise BadPlugin(
+                    f"{noun} '{name}' has no api_version: it is the version of the plugin contract "
+                    f"that it was written for, today {API_VERSION}"
+                )
             newer = isinstance(version, int) and version > API_VERSION
             raise BadPlugin(
                 f"{noun} '{name}' was written for version {version} of the plugin contract and "

@@ -79,7 +79,8 @@ def _plugins(settings: Settings) -> Iterator[Finding]:
         runs = runs or bool(found.devices and name != "reference")
         if found.problem:
             mend = f"pip install 'lhama[{name}]'" if name in ours else ""
-            yield Finding(f"backend {name}", "note", found.problem, mend)
+            text = found.problem.removesuffix(f": {mend}")  # it stands in the line below
+            yield Finding(f"backend {name}", "note", text, mend)
         else:
             yield Finding(f"backend {name}", "ok", f"{found.version} on {devices}".strip())
     if not runs:

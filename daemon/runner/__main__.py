@@ -37,6 +37,9 @@ token's time on a small model)."""
 
 RECEIVE = 1 << 16
 
+ENGINE = ("limits", "residency", "tokenizer", "prepare_next", "compute_current", "embed", "close")
+"""What an ``Engine`` must have."""
+
 
 def main() -> None:
     connection = socket.socket(fileno=int(sys.argv[1]))
@@ -69,7 +72,13 @@ def load_engine(load: Load, send: Sender) -> Engine | TextEngine:
     backend = registry.backends.get(load.backend)
     if backend is None:
         raise BackendError(f"the runner does not find the backend {load.backend!r}")
-    return backend.load(load.model, load.options, lambda f, note: send(LoadProgress(f, note)))
+    engine = backend.load(load.model, load.options, lambda f, note: send(LoadProgress(f, note)))
+    missing = [member for member in ENGINE if not hasattr(engine, member)]
+    if missing and not isinstance(engine, TextEngine):
+        raise BackendError(
+            f"load gave {type(engine).__name__}, which is no engine: it lacks {', '.join(missing)}"
+        )
+    return engine
 
 
 def serve(load: Load, engine: Engine, frames: Frames, send: Sender) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+
+import structlog
 
 from lhama.daemon.config import Settings
 from lhama.daemon.errors import LoadError
@@ -19,13 +21,18 @@ from lhama.daemon.store.model import StoredModel
 from lhama.daemon.wire.messages import Load
 from lhama.plugins import gguf
 from lhama.plugins.backend import (
+    Backend,
+    BackendError,
     Device,
     LoadOptions,
     MemoryEstimate,
     Support,
     UnsupportedModel,
 )
+from lhama.plugins.gguf import GGUF
 from lhama.plugins.registry import Registry
+
+log = structlog.get_logger(__name__)
 
 GENERATION_BATCH = 512
 """``num_batch`` where nothing else is asked for."""
@@ -49,9 +56,9 @@ class Plan:
     accelerators: int
     free_bytes: int
     """Of the accelerators together; 0 without one."""
-    reason: str
+    reason: str = ""
     """Why this backend; empty if it gave none."""
-    alternatives: int
+    alternatives: int = 0
     """Backends that could be tried after it."""
 
 
@@ -74,20 +81,43 @@ class Planner:
         passed_over: Mapping[str, LoadError] = MappingProxyType({}),
     ) -> Plan:
         """``most_context`` and ``passed_over``: what is left of the default, and which backends are
-        not tried again, after loads that ran out of memory.
+        not tried again, after loads that ran out of memory. A backend that cannot say what a load
+        takes is passed over, too.
 
         Raises ``LoadError`` where no backend takes the model or its file is damaged.
         """
-        files, settings = model.files(), self._settings
+        files = model.files()
         try:
             header = gguf.read(files.weights)
-            (backend, support), *others = self._backends.able(
-                files, settings.backend, without=passed_over
-            )
+            able = self._backends.able(files, self._settings.backend, without=passed_over)
         except (gguf.GGUFError, UnsupportedModel) as e:
             raise LoadError(f"unable to load model: {e}") from e
         except OSError as e:
             raise LoadError(f"unable to load model: {e.strerror}: {files.weights}") from e
+        failures = [f"{name} ran out of memory: {e.message}" for name, e in passed_over.items()]
+        while able:
+            (backend, support), *able = able
+            reason = "it was asked for" if self._settings.backend else support.reason
+            try:
+                plan = self._plan(model, request, header, backend, most_context)
+            except BackendError as e:
+                log.warning("backend passed over", backend=backend.name, reason=str(e))
+                failures.append(f"{backend.name}: {e}")
+                continue
+            why = "; ".join(filter(None, [*failures, reason]))
+            return replace(plan, reason=why, alternatives=len(able))
+        raise LoadError("unable to load model: " + "; ".join(failures))
+
+    def _plan(
+        self,
+        model: StoredModel,
+        request: LoadRequest,
+        header: GGUF,
+        backend: Backend,
+        most_context: int | None,
+    ) -> Plan:
+        """The plan with one backend. Raises ``LoadError``, and ``BackendError`` in its words."""
+        files, settings = model.files(), self._settings
         devices = self._backends.probe(backend).devices
         self._notice_lost(backend.name, devices, request)
         trained = header.get_int(header.key("context_length"), 4096)
@@ -132,15 +162,7 @@ class Planner:
             estimate=estimate(chosen),
             accelerators=len(accelerators),
             free_bytes=sum(d.free_bytes for d in accelerators),
-            reason=self._reason(support, passed_over),
-            alternatives=len(others),
         )
-
-    def _reason(self, support: Support, passed_over: Mapping[str, LoadError]) -> str:
-        if self._settings.backend:
-            return "it was asked for"
-        failures = (f"{name} ran out of memory: {why.message}" for name, why in passed_over.items())
-        return "; ".join([*failures, support.reason] if support.reason else failures)
 
     def verdicts(self, model: StoredModel) -> list[tuple[str, Support]]:
         """What the backends say of a model, the best first; of the one asked for alone."""

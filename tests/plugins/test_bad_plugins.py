@@ -53,6 +53,7 @@ BAD = {
         "from lhama.plugins import hookimpl\n@hookimpl\ndef lhama_register_backend(register): pass",
         "unknown hook lhama_register_backend, did you mean lhama_register_backends?",
     ),
+    "undated": ("Backend.api_version = None", "backend 'undated' has no api_version"),
     "future": (
         "Backend.api_version = 99",
         "backend 'future' was written for version 99 of the plugin",
@@ -63,7 +64,7 @@ BAD = {
 }
 """Plugins by name: what they do, and what ``lhama plugins`` says of it."""
 
-NEEDS_BACKEND = ("future", "blind", "mute", "vague")
+NEEDS_BACKEND = ("undated", "future", "blind", "mute", "vague")
 
 LIAR = (
     BACKEND
@@ -72,11 +73,10 @@ from lhama.plugins import gguf
 
 class Liar(Backend):
     def lie(self, model):
-        header = gguf.read(model.weights)
-        return header.get_str("liar.lie") if header.architecture == "liar" else ""
+        return gguf.read(model.weights).get_str("liar.lie")
     def supports(self, model):
         lie = self.lie(model)
-        return "yes" if lie == "support" else Support(100 if lie else 0, "tells no truth")
+        return "yes" if lie == "support" else Support(101 if lie else 0, "tells no truth")
     def estimate(self, model, options):
         return None if self.lie(model) == "estimate" else MemoryEstimate(0, 0, 0)
     def load(self, model, options, progress):
@@ -211,10 +211,27 @@ def test_tools_work_among_them(daemon: Daemon, tmp_path: Path) -> None:
     assert "copied:latest" in {m["name"] for m in daemon.call("/api/tags")["models"]}
 
 
+def test_who_cannot_estimate_is_passed_over(daemon: Daemon, tmp_path: Path) -> None:
+    metadata: dict[str, str | int] = {
+        "general.architecture": "reference",
+        "reference.context_length": 256,
+        "reference.embedding_length": 8,
+        "liar.lie": "estimate",
+    }
+    path = tmp_path / "other.gguf"
+    gguf.write(path, metadata, {"token_embd.weight": ((8, 4), "F32", bytes(8 * 4 * 4))})
+    daemon.create("other", path)
+    assert chat(daemon, "other")["eval_count"] == 4
+    lines = daemon.call("/api/lhama/pipelines")["models"]
+    [line] = [line for line in lines if line["model"] == "other:latest"]
+    assert line["backend"] == "reference"
+    assert line["reason"].startswith("liar: estimate gave NoneType, not MemoryEstimate; ")
+
+
 LIES = {
     "support": "liar: supports gave str, not Support",
     "estimate": "estimate gave NoneType, not MemoryEstimate",
-    "load": "has no attribute 'limits'",
+    "load": "load gave NoneType, which is no engine: it lacks limits, residency, tokenizer, ",
     "silent": "gave no result for this request's row",
     "nothing": "'NotImplementedType' object has no attribute 'rows'",
     "beyond": "gave a token that is not in its vocabulary",

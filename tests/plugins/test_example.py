@@ -96,3 +96,36 @@ def test_the_readmes_walk(clone: Path, environment: dict[str, str]) -> None:
             assert re.search(r".*\b".join(words), text), f"{line!r} is not in\n{text}"
     left = printed[len(walked) - 1]
     assert not re.search(r"^(ngram|mine)\b", left, re.MULTILINE), left
+
+
+def test_the_guides_package(tmp_path: Path, environment: dict[str, str]) -> None:
+    """The files of docs/plugin-authors.md, installed by pip; only the backend itself is ours."""
+    package = tmp_path / "lhama-thing"
+    files = re.findall(
+        r"^```(?:toml|python)\n# (\S+)\n(.*?)^```$",
+        (ROOT / "docs" / "plugin-authors.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert [name for name, _ in files] == [
+        "pyproject.toml",
+        "lhama_thing/__init__.py",
+        "test_conformance.py",
+    ]
+    for name, content in files:
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(content)
+    (package / "lhama_thing" / "backend.py").write_text(
+        "from lhama.backends.reference.plugin import ReferenceBackend\n\n\n"
+        'class ThingBackend(ReferenceBackend):\n    name = "thing"\n'
+    )
+    commands = (
+        "python -m pip install -q .",
+        "lhama plugins",
+        "lhama plugins --no-plugins=thing",
+        "python -m pytest -q --collect-only test_conformance.py -p no:cacheprovider",
+        "python -m pip uninstall -q -y lhama-thing",
+    )
+    printed = walk([Block(command, []) for command in commands], package, environment)
+    assert re.search(r"^thing +1\.0 +cpu +- +loaded$", printed[1], re.MULTILINE), printed[1]
+    assert re.search(r"^thing +1\.0 +- +- +blocked$", printed[2], re.MULTILINE), printed[2]
+    assert re.search(r"^1[0-9][0-9] tests collected", printed[3], re.MULTILINE), printed[3]
