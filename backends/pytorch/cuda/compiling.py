@@ -22,10 +22,11 @@ import platformdirs
 WORTH_A_PROCESS: Final = 3
 """Kernels that one process compiles, at least: it takes seconds to start."""
 MOST: Final = 16
+# fmt: off
 MODULES: Final = (
-    *("asm", "dot", "one_row", "many_rows", "experts"),
-    *("attention", "prompts", "mixing", "sampling"),
+    "asm", "dot", "one_row", "many_rows", "experts", "attention", "prompts", "mixing", "sampling",
 )
+# fmt: on
 """Of kernels; each calls only those before it."""
 
 
