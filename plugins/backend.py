@@ -44,6 +44,11 @@ class OutOfMemory(BackendError):
     """Loading or computing needs more memory than there is; the message names both, in bytes."""
 
 
+class EngineLost(BackendError):
+    """The engine can do nothing any more, as when its device failed beneath it. The runner's process
+    ends with all its requests, and the next request gets a fresh one."""
+
+
 # --------------------------------------------------------------------------- what a machine offers
 
 

@@ -8,8 +8,9 @@ import torch
 
 from lhama.backends.embedder import Embedder
 from lhama.backends.pytorch.encoders.encoder import Encoder
+from lhama.backends.pytorch.handle import told
 from lhama.backends.pytorch.tokenizer import GGUFTokenizer
-from lhama.plugins.backend import BackendError, Limits, OutOfMemory, Residency
+from lhama.plugins.backend import Limits, Residency
 
 
 class PyTorchEmbedder(Embedder):
@@ -27,13 +28,8 @@ class PyTorchEmbedder(Embedder):
         self._encoder = encoder
 
     def vectors(self, inputs: list[tuple[int, ...]]) -> list[bytes]:
-        try:
-            with torch.inference_mode():
-                found = self._encoder.vectors(inputs).float().cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"out of memory while computing: {error}") from error
-        except RuntimeError as error:
-            raise BackendError(f"PyTorch backend: {error}") from error
+        with told(), torch.inference_mode():
+            found = self._encoder.vectors(inputs).float().cpu().numpy()
         return [vector.tobytes() for vector in found]
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from lhama.backends.pytorch.batch import Batch
 from lhama.backends.pytorch.decoder import Decoder
-from lhama.backends.pytorch.handle import Handle, Inline, Worker
+from lhama.backends.pytorch.handle import Handle, Inline, Worker, told
 from lhama.backends.pytorch.kv_cache import KVCache
 from lhama.backends.pytorch.sampler import Drawn, Request, Sampler, Turn
 from lhama.backends.pytorch.tokenizer import GGUFTokenizer
@@ -83,6 +83,7 @@ class PyTorchEngine:
 
     # --------------------------------------------------------------------------- the two halves
 
+    @told()
     def prepare_next(self, plan: StepPlan, previous: PreparedStep | None) -> Prepared:
         batch = Batch.build(plan.rows, self.limits.context, self._pinned)
         if len(batch.ids) > self.limits.batch_tokens:
@@ -100,6 +101,7 @@ class PyTorchEngine:
         turns = self._sampler.turns(plan.rows)
         return Prepared(plan, batch, turns, self._sampler.stage(turns), histories)
 
+    @told()
     def compute_current(self, prepared: PreparedStep, tokens: Sequence[int]) -> Handle:
         assert isinstance(prepared, Prepared)
         batch, request = prepared.batch, prepared.request

@@ -5,12 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
 from lhama.backends.pytorch.sampler import Drawn, Fault, Request
-from lhama.plugins.backend import BackendError, OutOfMemory, RowResult, StepResult
+from lhama.plugins.backend import BackendError, EngineLost, OutOfMemory, RowResult, StepResult
 
 
 class Handle:
@@ -72,7 +73,8 @@ class Handle:
             raise self._error
         elapsed = self._ended - self._began
         if self._start_event is not None and self._end_event is not None:
-            self._end_event.synchronize()
+            with told():
+                self._end_event.synchronize()
             elapsed = int(self._start_event.elapsed_time(self._end_event) * 1e6)
         self._kept = None
         if self._request is None or self._drawn is None:
@@ -86,9 +88,23 @@ def failure(error: Exception) -> BackendError:
         return OutOfMemory(f"out of memory while computing: {error}")
     if isinstance(error, BackendError):
         return error
+    if torch.cuda.is_initialized():
+        try:
+            torch.cuda.synchronize()
+        except Exception as fatal:  # from now on the card says so to whatever it is asked
+            return EngineLost(f"the card failed: {str(fatal).partition(chr(10))[0]}")
     wrapped = BackendError(f"PyTorch backend: {error}")
     wrapped.__cause__ = error
     return wrapped
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Errors of torch as the core is told them."""
+    try:
+        yield
+    except Exception as error:
+        raise failure(error) from error
 
 
 def to_host(tensor: torch.Tensor) -> torch.Tensor:

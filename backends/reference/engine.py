@@ -25,6 +25,7 @@ from lhama.plugins.backend import (
     Admit,
     BackendError,
     Copy,
+    EngineLost,
     Limits,
     LoadOptions,
     PreparedStep,
@@ -301,6 +302,8 @@ class ReferenceEngine:
     def _fault(self, where: str, step: int) -> None:
         if self._hits(where, step):
             raise BackendError(f"a fault in {where} was asked for at step {step}")
+        if where == "compute" and self._hits("lost", step):
+            raise EngineLost(f"the end of the engine was asked for at step {step}")
         if where == "compute" and self._hits("crash", step):
             os.kill(os.getpid(), signal.SIGKILL)
         if where == "compute" and self._hits("hang", step):

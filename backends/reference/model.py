@@ -44,9 +44,9 @@ class Behaviour:
     """The longest context that memory is enough for; 0: any."""
     fault: str = ""
     """``load``, ``prepare``, ``compute`` or ``row`` raise or report an error; ``crash`` kills the
-    process by SIGKILL; ``hang`` never returns; ``shout`` writes a megabyte to stderr without ending
-    the line; ``poison`` spoils a sequence from one token on, ``text`` fails steps that embed one text,
-    ``nan`` spoils vectors."""
+    process by SIGKILL; ``hang`` never returns; ``lost`` is the end of the engine; ``shout`` writes a
+    megabyte to stderr without ending the line; ``poison`` spoils a sequence from one token on, ``text``
+    fails steps that embed one text, ``nan`` spoils vectors."""
     fault_step: int = 0
     """The step at which the fault happens; of ``poison`` and ``text``, the token."""
     pooling: int = 0

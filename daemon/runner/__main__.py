@@ -27,7 +27,7 @@ from lhama.daemon.runner.textservice import TextService
 from lhama.daemon.runner.trial import Order, Trial
 from lhama.daemon.wire import codec
 from lhama.daemon.wire.messages import Load, Loaded, LoadFailed, LoadProgress, Shutdown, ToRunner
-from lhama.plugins.backend import BackendError, Engine, OutOfMemory
+from lhama.plugins.backend import BackendError, Engine, EngineLost, OutOfMemory
 from lhama.plugins.manager import PluginManager
 from lhama.plugins.text import TextEngine
 
@@ -114,7 +114,12 @@ def serve(load: Load, engine: Engine, frames: Frames, send: Sender) -> None:
         )
     )
     garbage.settle()
-    line.run()
+    try:
+        line.run()
+    except EngineLost as error:
+        sys.stderr.write(f"{error}\n")  # the daemon hands on a runner's last words
+        sys.stderr.flush()
+        os._exit(1)  # nothing of the engine can be closed
     engine.close()
 
 

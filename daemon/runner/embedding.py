@@ -17,7 +17,7 @@ from lhama.daemon.runner.failure import failure
 from lhama.daemon.runner.pipeline import Cancelled
 from lhama.daemon.runner.texts import TextTokens
 from lhama.daemon.wire.messages import Counters, Embedded, FromRunner, Observe, Observed
-from lhama.plugins.backend import BackendError, EmbedHandle, Engine
+from lhama.plugins.backend import BackendError, EmbedHandle, Engine, EngineLost
 
 Send = Callable[[FromRunner], None]
 
@@ -225,6 +225,8 @@ class EmbeddingLine:
             del self._requests[request.id]
 
     def _fail(self, request: TextRequest, error: Exception) -> None:
+        if isinstance(error, EngineLost):
+            raise error
         self._send(failure(request.id, error))
         self._forget(request.id)
 

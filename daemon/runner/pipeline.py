@@ -22,7 +22,7 @@ from lhama.daemon.runner.sequence import Submission
 from lhama.daemon.runner.spans import Span, Spans
 from lhama.daemon.runner.trial import Order, Trial
 from lhama.daemon.wire.messages import Observe, Observed
-from lhama.plugins.backend import DROPPED, Engine, PreparedStep, StepHandle, StepPlan
+from lhama.plugins.backend import DROPPED, Engine, EngineLost, PreparedStep, StepHandle, StepPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +248,8 @@ class Pipeline:
             flight.span.emitted = monotonic_ns()
 
     def _fail(self, plan: StepPlan, error: Exception) -> None:
+        if isinstance(error, EngineLost):
+            raise error
         traceback.print_exception(error)
         self._batcher.fail_step(plan, str(error) or type(error).__name__)
 

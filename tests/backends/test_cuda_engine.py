@@ -26,6 +26,7 @@ from lhama.plugins.backend import (
     Admit,
     BackendError,
     Copy,
+    EngineLost,
     KvOp,
     LoadOptions,
     Row,
@@ -335,6 +336,28 @@ def test_a_row_of_no_numbers_leaves_the_others_their_experts(tmp_path: Path) -> 
         engine.close()
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
+
+
+def test_a_card_that_failed_is_the_end_of_the_engine(
+    step: Stepper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is asked of it then gives the same error."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore words")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step.engine._steps, "run", fail)
+        with pytest.raises(BackendError, match="PyTorch backend: CUDA error") as found:
+            step(Row(0, 1, 0, text(0, 5)), admits=[admit(0)])
+        assert not isinstance(found.value, EngineLost)
+        patch.setattr(torch.cuda, "is_initialized", lambda: True)
+        patch.setattr(torch.cuda, "synchronize", fail)
+        with pytest.raises(EngineLost, match="^the card failed: .* encountered$"):
+            step(Row(1, 1, 0, text(0, 5)), admits=[admit(1)])
+        patch.setattr(step.engine._stager, "stage", fail)
+        with pytest.raises(EngineLost):
+            step(Row(2, 1, 0, text(0, 5)), admits=[admit(2)])
 
 
 def test_too_much_is_refused_and_hurts_nobody(step: Stepper) -> None:

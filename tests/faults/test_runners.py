@@ -59,6 +59,23 @@ def test_a_crash_before_the_first_token_has_its_status(daemon: Daemon, tmp_path:
     assert "SIGKILL" in message
 
 
+@pytest.mark.fault(36)
+def test_an_engine_that_is_lost_takes_its_runner_along(daemon: Daemon, tmp_path: Path) -> None:
+    write(tmp_path / "lost.gguf", Behaviour(fault="lost", fault_step=20, compute_us=50_000))
+    daemon.create("lost", tmp_path / "lost.gguf")
+    stream = Stream(daemon, "/api/generate", {"model": "lost", "prompt": "hello"})
+    assert not stream.begin()["done"]
+    (runner,) = daemon.runners()
+    error = stream.rest()[-1]["error"]
+    assert "exit status 1: the end of the engine was asked for at step 20" in error
+    assert gone(runner)
+    assert ask(daemon, "lost", 1)["done"], "the next request gets a fresh runner"
+    write(tmp_path / "vectors.gguf", Behaviour(fault="lost", fault_step=1, pooling=1))
+    daemon.create("vectors", tmp_path / "vectors.gguf")
+    _, message = refusal(daemon, "/api/embed", {"model": "vectors", "input": "x"})
+    assert "the end of the engine was asked for at step 1" in message
+
+
 @pytest.mark.fault(3)
 def test_readiness_shows_a_hang_before_the_runner_is_replaced(tmp_path: Path) -> None:
     write(tmp_path / "stuck.gguf", Behaviour(fault="hang", fault_step=3))

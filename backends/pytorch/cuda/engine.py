@@ -15,6 +15,7 @@ from lhama.backends.pytorch.cuda.rows import RING
 from lhama.backends.pytorch.cuda.staging import Staged, Stager
 from lhama.backends.pytorch.cuda.steps import Steps
 from lhama.backends.pytorch.engine import unpack
+from lhama.backends.pytorch.handle import told
 from lhama.backends.pytorch.sampler import Sampler, Turn
 from lhama.backends.pytorch.tokenizer import GGUFTokenizer
 from lhama.plugins.backend import (
@@ -73,6 +74,7 @@ class CudaEngine:
 
     # --------------------------------------------------------------------------- the two halves
 
+    @told()
     def prepare_next(self, plan: StepPlan, previous: PreparedStep | None) -> Prepared:
         self._check(plan)
         for operation in plan.kv:
@@ -88,6 +90,7 @@ class CudaEngine:
         self._ring = (self._ring + 1) % RING
         return Prepared(plan, self._stager.stage(plan.rows, self._ring), histories)
 
+    @told()
     def compute_current(self, prepared: PreparedStep, tokens: Sequence[int]) -> Handle:
         assert isinstance(prepared, Prepared)
         dropped = {

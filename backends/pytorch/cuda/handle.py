@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
 import torch
 
-from lhama.backends.pytorch.handle import failure, results_of, to_host
+from lhama.backends.pytorch.handle import failure, results_of, to_host, told
 from lhama.backends.pytorch.sampler import Drawn, Fault, Request
 from lhama.plugins.backend import BackendError, Row, RowResult, StepResult
 
@@ -78,8 +79,9 @@ class Handle:
     def fail(self, error: Exception) -> None:
         """End the step as a whole."""
         self._error = failure(error)
-        self.end.set()
         self._issued.set()
+        with suppress(Exception):
+            self.end.set()
 
     @property
     def failed(self) -> bool:
@@ -95,7 +97,8 @@ class Handle:
         self._issued.wait()
         if self._error is not None:
             raise self._error
-        self.end.wait()
+        with told():
+            self.end.wait()
         self._kept = None
         tokens: list[int] = self._tokens.tolist()
         found = {
