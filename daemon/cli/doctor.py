@@ -27,6 +27,8 @@ LITTLE_DISK = 5 << 30
 LITTLE_MEMORY = 2 << 30
 FEW_FILES = 4096
 
+WITH_CUDA = "CMAKE_ARGS=-DGGML_CUDA=on pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python"
+
 PCI = Path("/sys/bus/pci/devices")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 NODES = Path("/dev")
@@ -83,6 +85,9 @@ def _plugins(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"backend {name}", "note", text, mend)
         else:
             yield Finding(f"backend {name}", "ok", f"{found.version} on {devices}".strip())
+        on_card = any(device.kind == "cuda" for device in found.devices)
+        if name == "llamacpp" and found.devices and not on_card and _nvidia_cards():
+            yield Finding("llama.cpp", "note", "it was built without CUDA", WITH_CUDA)
     if not runs:
         yield Finding(
             "backends", "missing", "none can run a model", "pip install 'lhama[llamacpp]'"

@@ -20,7 +20,7 @@ class Oracle:
         log()  # keeps llama.cpp's messages off the terminal
         model = L.llama_model_default_params()
         self._model: Any = L.llama_model_load_from_file(str(path).encode(), model)
-        assert self._model, f"llama.cpp refuses {path}"
+        assert self._model, f"llama.cpp refuses {path}: {log().errors()}"
         params = L.llama_context_default_params()
         params.n_ctx = params.n_batch = params.n_ubatch = context
         params.type_k = params.type_v = L.GGML_TYPE_F32

@@ -80,6 +80,8 @@ def test_cards_without_a_driver_or_permission(
     assert seen["card"].text == f"{node} is closed to you"
     assert seen["card"].mend.startswith(f"usermod -aG {node.stat().st_gid} ")
     assert "without CUDA" in seen["CUDA compiler"].text
+    if "cpu" in seen["backend llamacpp"].text and "cuda" not in seen["backend llamacpp"].text:
+        assert "GGML_CUDA=on" in seen["llama.cpp"].mend
     (tmp_path / "version").write_text("NVRM version: 580.1\nGCC version\n")
     monkeypatch.undo()
     monkeypatch.setattr(doctor, "NVIDIA_DRIVER", tmp_path / "version")
