@@ -78,17 +78,13 @@ class Settings:
     """Bytes of each accelerator left free."""
     kv_cache_type: str = "f16"
     flash_attention: bool | None = None
-    sched_spread: bool = False
     go_template: bool | None = None
     """``None`` leaves the choice between Go template and Jinja to what each can do."""
     no_prune: bool = False
-    no_cloud: bool = True
-    """Always: this daemon has no cloud. Kept as a setting because ``/api/status`` shows it."""
     no_history: bool = False
     debug: int = 0
     """0 INFO, 1 DEBUG, 2 TRACE."""
     log_requests: bool = False
-    remotes: tuple[str, ...] = ("ollama.com",)
     identity: Path = Path()
     """The key this machine signs in to registries with, Ollama's: ``~/.ollama/id_ed25519``."""
     hf_token: str = dataclasses.field(default="", repr=False)
@@ -164,13 +160,11 @@ class Settings:
             "gpu_overhead": read.unsigned("OLLAMA_GPU_OVERHEAD", 0),
             "kv_cache_type": read.text("OLLAMA_KV_CACHE_TYPE") or "f16",
             "flash_attention": read.maybe("OLLAMA_FLASH_ATTENTION"),
-            "sched_spread": bool(read.maybe("OLLAMA_SCHED_SPREAD")),
             "go_template": read.maybe("OLLAMA_GO_TEMPLATE"),
             "no_prune": bool(read.maybe("OLLAMA_NOPRUNE")),
             "no_history": bool(read.maybe("OLLAMA_NOHISTORY")),
             "debug": read.level("OLLAMA_DEBUG"),
             "log_requests": bool(read.maybe("OLLAMA_DEBUG_LOG_REQUESTS")),
-            "remotes": tuple(_commas(read.text("OLLAMA_REMOTES"))) or ("ollama.com",),
             "identity": _home(read) / ".ollama" / "id_ed25519",
             "hf_token": read.text("HF_TOKEN"),
             "http_proxy": read.either("HTTP_PROXY", "http_proxy"),

@@ -29,8 +29,6 @@ from lhama.plugins.backend import (
 )
 from lhama.plugins.gguf import GGUF, GGUFError, read
 
-BEHIND_ON_PROCESSORS: Final = "float32 on a processor: measured to be slower than llama.cpp"
-
 _NEEDED: Final = ("torch", "numpy", "gguf", "tokenizers")
 
 

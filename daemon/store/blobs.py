@@ -99,21 +99,6 @@ class Blobs:
             upload.abandon()
             raise
 
-    def adopt(self, source: Path) -> Digest:
-        """Store a file of this machine: hard-linked where that is possible, copied elsewhere."""
-        with source.open("rb") as file:
-            digest = Digest.from_hex(hashlib.file_digest(file, "sha256").hexdigest())
-        if self.exists(digest):
-            return digest
-        try:
-            files.make_folders(self.folder)
-            os.link(source, self.path(digest))
-            files.sync_folder(self.folder)
-            return digest
-        except OSError:
-            with source.open("rb") as file:
-                return self.write_stream(iter(lambda: file.read(_WRITE_BYTES), b""))[0]
-
     def take(self, path: Path) -> tuple[Digest, bool]:
         """Make a temporary file of this folder a blob; tells whether it is new here.
 

@@ -25,7 +25,7 @@ _PATTERNS = (_HOST, _NAMESPACE, _MODEL, _MODEL)
 
 @dataclass(frozen=True, slots=True, order=True)
 class ModelName:
-    """A valid, fully qualified name; case is kept, ``folds_to`` ignores it."""
+    """A valid, fully qualified name; case is kept."""
 
     host: str
     namespace: str
@@ -85,10 +85,6 @@ class ModelName:
     def full(self) -> str:
         """All four parts: ``registry.ollama.ai/library/smollm2:135m``."""
         return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
-
-    def folds_to(self, other: ModelName) -> bool:
-        """Whether the two names are one, case aside."""
-        return [p.lower() for p in self.parts] == [p.lower() for p in other.parts]
 
     def __str__(self) -> str:
         return self.short

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from lhama.plugins.backend import Engine
-from lhama.plugins.testing.driver import Driver, Order, Stream
+from lhama.plugins.testing.driver import Driver, Stream
 from lhama.plugins.testing.subject import Subject
 
 COUNT = 6
@@ -51,11 +51,6 @@ class Suite:
         for stream in streams:
             Driver(engine).generate(stream, order="off")
         return streams
-
-    @pytest.fixture
-    def orders(self, engine: Engine) -> tuple[Order, Order]:
-        """The sequential twin and the engine's own order."""
-        return "off", engine.limits.token_feed
 
 
 def assert_same(subject: Subject, expected: Stream, tokens: Sequence[int]) -> None:

@@ -55,9 +55,3 @@ class Cache:
             staged = torch.tensor(entries, dtype=torch.int64, pin_memory=pinned)
             places, pages = staged.to(self.tables.device, non_blocking=True).unbind(0)
             self.tables.view(-1).scatter_(0, places, pages.int())
-
-
-def line_bytes(shape: Hyperparameters, *, quantised: bool) -> int:
-    """Bytes of one position in all layers."""
-    numbers = 2 * shape.layers * shape.kv_heads * shape.head_dim
-    return numbers * 34 // 32 if quantised else numbers * 2

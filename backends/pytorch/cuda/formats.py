@@ -69,10 +69,6 @@ class Format:
         bits = self.scale_bits * groups + self.super_bits * groups // SUPER
         return rows * sum(self.plane_words(columns)) + rows * bits // 32
 
-    @property
-    def columns_multiple(self) -> int:
-        return GROUP * SUPER if self.super_bits else GROUP
-
 
 def allocate(form: Format, rows: int, columns: int, device: torch.device) -> torch.Tensor:
     """Planes of zeros, int32 [words]: rows nobody fills give zeros."""
