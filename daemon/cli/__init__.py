@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from lhama.daemon.errors import LhamaError
 
-_OPTIONAL_VALUES = {"--no-plugins": "*", "--think": "true"}
+_OPTIONAL_VALUES = {"--no-plugins": "*", "--think": "true", "--truncate": "true"}
 """Options that may stand without a value, and the value they have then."""
 
 

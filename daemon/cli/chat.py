@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lhama.daemon.cli import answer, output
+from lhama.daemon.cli import answer, media, output
 from lhama.daemon.cli.client import Client, Json, ServerError
 from lhama.daemon.cli.running import RunOptions, describe
 from lhama.daemon.errors import LhamaError
@@ -54,7 +54,7 @@ class Chat:
                     output.say("\nUse Ctrl + d or /bye to exit.")
                     continue
                 try:
-                    if text.startswith("/"):
+                    if slash.is_command(text):
                         if not slash.execute(self, text):
                             return
                     elif text.strip():
@@ -64,7 +64,11 @@ class Chat:
 
     def say(self, text: str) -> None:
         """Send the user's message and print the answer; a failed one leaves no trace."""
-        self.messages.append({"role": "user", "content": text})
+        message: Json = {"role": "user", "content": text}
+        if media.takes(self.details):
+            message["content"], images = media.extract(text)
+            message |= {"images": images} if images else {}
+        self.messages.append(message)
         system = [{"role": "system", "content": self.system}] if self.system else []
         body = {
             "model": self.model,

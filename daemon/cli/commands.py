@@ -135,12 +135,18 @@ def run(
     nowordwrap: Annotated[
         bool, typer.Option("--nowordwrap", help="Do not break lines between words.")
     ] = False,
+    dimensions: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of an embedding model's vector.")
+    ] = None,
+    truncate: Annotated[
+        str, typer.Option(metavar="[BOOL]", help="Cut a text too long for an embedding model.")
+    ] = "",
     insecure: Insecure = False,
 ) -> None:
     """Chat with a model, or ask it one thing.
 
-    The question is the argument, what comes through a pipe, or both. A model that is not there is
-    pulled first.
+    The question is the argument, what comes through a pipe, or both; pictures in it are named by
+    their paths. A model that is not there is pulled first.
     """
     from lhama.daemon.cli import running
 
@@ -150,6 +156,8 @@ def run(
         think=running.read_think(think),
         hide_thinking=hidethinking,
         word_wrap=not nowordwrap,
+        dimensions=dimensions or 0,
+        truncate=running.read_switch(truncate, "truncate"),
         verbose=verbose,
         history=not Settings.from_environment().no_history,
     )

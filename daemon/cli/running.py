@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from lhama.daemon.cli import answer, output, transferring
+from lhama.daemon.cli import answer, media, output, transferring
 from lhama.daemon.cli.client import Client, Json, ServerError
 from lhama.daemon.errors import BadRequest, ModelNotFound
 
@@ -24,6 +24,10 @@ class RunOptions:
     hide_thinking: bool = False
     word_wrap: bool = True
     """At a terminal, break lines between words."""
+    dimensions: int = 0
+    """Of an embedding model's vector; 0: all it has."""
+    truncate: bool | None = None
+    """Whether a text too long for an embedding model is cut; ``None``: as the server has it."""
     verbose: bool = False
     history: bool = True
 
@@ -40,6 +44,13 @@ class RunOptions:
             fields["think"] = self.think
         return fields
 
+    def embedding(self) -> Json:
+        """The fields of a request for a vector."""
+        fields: Json = {"dimensions": self.dimensions} if self.dimensions else {}
+        if self.truncate is not None:
+            fields["truncate"] = self.truncate
+        return fields
+
     def show(self, chunks: Generator[Json, None, None]) -> answer.Answer:
         """Print an answer as it comes."""
         return answer.show(chunks, hide_thinking=self.hide_thinking, word_wrap=self.word_wrap)
@@ -52,6 +63,13 @@ def read_think(text: str) -> bool | str | None:
     if text not in THINK:
         raise BadRequest(f"invalid think value: {text!r} (must be one of {', '.join(THINK)})")
     return text == "true" if text in ("true", "false") else text
+
+
+def read_switch(text: str, name: str) -> bool | None:
+    """``true`` or ``false``; ``None`` where nothing is said. Raises ``BadRequest``."""
+    if text not in ("", "true", "false"):
+        raise BadRequest(f"invalid {name} value: {text!r} (must be true or false)")
+    return text == "true" if text else None
 
 
 def read_format(text: str) -> object:
@@ -87,10 +105,10 @@ def run(
     if "embedding" in (details.get("capabilities") or []):
         if not prompt:
             raise BadRequest(f"{model} is an embedding model: give it a text")
-        vectors = client.post("/api/embed", {"model": model, "input": prompt})["embeddings"]
-        output.say(json.dumps(vectors[0]))
+        body = {"model": model, "input": prompt, **options.embedding()}
+        output.say(json.dumps(client.post("/api/embed", body)["embeddings"][0]))
     elif prompt or not terminal:
-        ask(client, model, prompt, options)
+        ask(client, model, prompt, options, attach=media.takes(details))
     else:
         from lhama.daemon.cli.chat import Chat
 
@@ -110,9 +128,16 @@ def describe(client: Client, model: str) -> Json:
         ) from None
 
 
-def ask(client: Client, model: str, prompt: str, options: RunOptions) -> None:
-    """One prompt through ``/api/generate``; the answer goes to standard output."""
-    body = {"model": model, "prompt": prompt, **options.request()}
+def ask(
+    client: Client, model: str, prompt: str, options: RunOptions, *, attach: bool = False
+) -> None:
+    """One prompt through ``/api/generate``; the answer goes to standard output.
+
+    ``attach``: files that the prompt names are shown to the model.
+    """
+    body: Json = {"model": model, "prompt": prompt, **options.request()}
+    if attach:
+        body["prompt"], body["images"] = media.extract(prompt)
     said = options.show(client.stream("/api/generate", body))
     if said.stopped:
         raise KeyboardInterrupt

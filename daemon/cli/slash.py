@@ -57,6 +57,11 @@ Available keyboard shortcuts:
 _HELP = {"set": HELP_SET, "show": HELP_SHOW, "shortcuts": SHORTCUTS}
 
 
+def is_command(line: str) -> bool:
+    """Whether a line is a command, and not a message that begins with a file's path."""
+    return line.startswith("/") and "/" not in line.split()[0][1:]
+
+
 def execute(chat: Chat, line: str) -> bool:
     """Carry out one command; False ends the conversation. Raises ``LhamaError``."""
     verb, _, rest = line.strip().partition(" ")

@@ -246,6 +246,10 @@ def test_run_an_embedding_model(server: Replay, lhama: Lhama) -> None:
     server.on("POST /api/show", ndjson({"capabilities": ["embedding"]}))
     server.on("POST /api/embed", ndjson({"embeddings": [[0.5, 1.0]]}))
     assert lhama("run", "m", "text").out == "[0.5, 1.0]\n"
+    lhama("run", "m", "text", "--dimensions", "2", "--truncate=false")
+    plain, asked = [sent.json for sent in server.requests("POST /api/embed")]
+    assert plain == {"model": "m", "input": "text"}
+    assert asked == plain | {"dimensions": 2, "truncate": False}
 
 
 def test_run_an_unknown_model_ends_with_the_pulls_error(server: Replay, lhama: Lhama) -> None:
@@ -254,7 +258,7 @@ def test_run_an_unknown_model_ends_with_the_pulls_error(server: Replay, lhama: L
     assert lhama("run", "m", "hi").err == "Error: pull model manifest: file does not exist"
 
 
-@pytest.mark.parametrize("flag", ["--think=much", "--format=xml"])
+@pytest.mark.parametrize("flag", ["--think=much", "--format=xml", "--truncate=perhaps"])
 def test_run_refuses_bad_flags(server: Replay, lhama: Lhama, flag: str) -> None:
     server.on("POST /api/show", ndjson({}))
     assert lhama("run", "m", "hi", flag).err.startswith("Error: invalid ")
