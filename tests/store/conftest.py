@@ -28,5 +28,9 @@ def real(tmp_path_factory: pytest.TempPathFactory, smollm2: Path, gemma3: Path) 
     """``smollm2:135m`` and ``gemma3:270m``, made from their files."""
     with Store(tmp_path_factory.mktemp("store") / "models") as store:
         for name, path in (("smollm2:135m", smollm2), ("gemma3:270m", gemma3)):
-            make(store, model=name, files={"model.gguf": str(store.blobs.adopt(path))})
+            make(
+                store,
+                model=name,
+                files={"model.gguf": str(store.blobs.write(path.read_bytes())[0])},
+            )
         yield store

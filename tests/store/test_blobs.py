@@ -103,26 +103,6 @@ async def test_a_cancelled_upload_leaves_nothing(store: Store) -> None:
     assert names(store.blobs) == []
 
 
-def test_adopt_links_or_copies(store: Store, tmp_path: Path) -> None:
-    source = tmp_path / "file"
-    source.write_bytes(b"hello blob")
-    assert store.blobs.adopt(source) == HELLO
-    assert store.blobs.path(HELLO).stat().st_ino == source.stat().st_ino
-    assert store.blobs.adopt(source) == HELLO
-
-
-def test_adopt_copies_across_filesystems(store: Store) -> None:
-    source = Path("/dev/shm/lhama-adopt-test")
-    if not source.parent.is_dir() or source.parent.stat().st_dev == store.root.stat().st_dev:
-        pytest.skip("no second filesystem")
-    try:
-        source.write_bytes(b"hello blob")
-        assert store.blobs.adopt(source) == HELLO
-    finally:
-        source.unlink()
-    assert store.blobs.read(HELLO) == b"hello blob"
-
-
 def test_read_names_the_missing_blob(store: Store) -> None:
     with pytest.raises(StoreError, match=f"blob {HELLO} is missing .* pull or create"):
         store.blobs.read(HELLO)

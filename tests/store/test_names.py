@@ -81,11 +81,6 @@ def test_paths_that_are_no_names(path: str) -> None:
         ModelName.from_path(Path(path))
 
 
-def test_names_fold() -> None:
-    assert ModelName.parse("Foo:Bar").folds_to(ModelName.parse("fOO:bAR"))
-    assert not ModelName.parse("foo:bar").folds_to(ModelName.parse("foo:baz"))
-
-
 # ---------------------------------------------------------------------------------------- digests
 
 
