@@ -153,6 +153,8 @@ def discover(settings: Settings) -> Registry:
             log.warning("plugin failed", plugin=report.name, error=report.error)
         for text in report.warnings:
             log.warning("plugin", plugin=report.name, warning=text)
+    if settings.backend and settings.backend not in registry.backends:
+        log.warning("no model can be run", reason=registry.no_such_backend(settings.backend))
     return registry
 
 

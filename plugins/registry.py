@@ -107,7 +107,7 @@ class Registry:
         Raises ``UnsupportedModel`` where there is none of that name.
         """
         if forced and forced not in self.backends:
-            raise UnsupportedModel(self._no_such_backend(forced))
+            raise UnsupportedModel(self.no_such_backend(forced))
         asked = [self.backends[forced]] if forced else list(self.backends.values())
         found = [(backend, self.judge(backend, model)) for backend in asked]
         return sorted(found, key=lambda verdict: -verdict[1].score)
@@ -120,7 +120,8 @@ class Registry:
         reasons = refusals + failures or ["no backend is installed"]
         return f"no backend can run model '{model.name}': " + "; ".join(reasons)
 
-    def _no_such_backend(self, name: str) -> str:
+    def no_such_backend(self, name: str) -> str:
+        """Why there is no backend of that name, in words."""
         for report in self.reports:
             if report.name == name and report.state == "blocked":
                 return f"backend '{name}' is blocked by --no-plugins"

@@ -143,7 +143,7 @@ class Waiting:
     def note(self, text: str) -> None:
         """Print a line above the spinner."""
         if self._spinner:
-            self._spinner.console.print(text, highlight=False, markup=False)
+            self._spinner.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             note(text)
 

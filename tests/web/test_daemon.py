@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -42,3 +43,13 @@ def test_a_free_port_is_reported(tmp_path: Path) -> None:
 
     asyncio.run(app.serve(settings, ready))
     assert seen[0].port > 0
+
+
+def test_a_backend_that_is_not_there_is_told_of_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Mock()
+    monkeypatch.setattr(app, "log", told)
+    app.discover(Settings(backend="llamacp"))
+    [call] = told.warning.call_args_list
+    assert call.kwargs["reason"].startswith("there is no backend 'llamacp' (available: ")
