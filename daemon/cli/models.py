@@ -58,12 +58,14 @@ def _backends(client: Client, models: Sequence[str]) -> Iterator[str]:
 
 
 def processor(size: int, on_device: int) -> str:
-    """Where a model lies: ``100% GPU``, ``100% CPU``, ``41%/59% CPU/GPU``."""
+    """Where a model lies: ``100% GPU``, ``100% CPU``, ``41%/59% CPU/GPU``; a dash if not here."""
+    if size == 0:
+        return "-"
     if on_device == 0:
         return "100% CPU"
     if on_device == size:
         return "100% GPU"
-    if on_device > size or size == 0:
+    if on_device > size:
         return "Unknown"
     cpu = round((size - on_device) / size * 100)
     return f"{cpu}%/{100 - cpu}% CPU/GPU"

@@ -64,7 +64,7 @@ def test_a_zero_time_is_never() -> None:
         (100, 100, "100% GPU"),
         (100, 101, "Unknown"),
         (100, 59, "41%/59% CPU/GPU"),
-        (0, 0, "100% CPU"),
+        (0, 0, "-"),
     ],
 )
 def test_processor(total: int, on_device: int, text: str) -> None:

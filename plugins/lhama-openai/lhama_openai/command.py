@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lhama.daemon.config import BadSetting, Settings
 from lhama.plugins import gguf
 from lhama.plugins.backend import BackendError
 from lhama_openai import settings
@@ -57,7 +58,8 @@ def call(url: str, key: str, data: bytes | None = None) -> bytes:
             pass
         raise Refused(f"{url}: {text or error.reason} ({error.code})") from None
     except (OSError, ValueError) as error:
-        raise Refused(f"{url}: {error}") from None
+        reason = getattr(error, "reason", error)  # what urllib wraps
+        raise Refused(f"{url}: {getattr(reason, 'strerror', None) or reason}") from None
 
 
 def listed(server: Server) -> list[str]:
@@ -71,18 +73,16 @@ def add(name: str, server: Server, model: str, context: int, able: Sequence[str]
     known = listed(server)
     if model not in known:
         raise Refused(f"{server.name} has no model {model!r}: it has {', '.join(known) or 'none'}")
-    host = os.environ.get("OLLAMA_HOST") or "127.0.0.1:11434"
-    url = (host if "://" in host else f"http://{host}").replace("//0.0.0.0", "//127.0.0.1")
-    key = os.environ.get("OLLAMA_API_KEY", "")
+    here = Settings.from_environment()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
         write(path, server.name, model, context)
         data = path.read_bytes()
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
-    call(f"{url}/api/blobs/{digest}", key, data)
+    call(f"{here.url}/api/blobs/{digest}", here.api_key, data)
     body: dict[str, Any] = {"model": name, "files": {"model.gguf": digest}, "stream": False}
     body["info"] = {"capabilities": list(able), "context_length": context}
-    call(f"{url}/api/create", key, json.dumps(body).encode())
+    call(f"{here.url}/api/create", here.api_key, json.dumps(body).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -98,15 +98,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     try:
         servers = settings.servers()
+        if not servers:
+            file = settings.path(os.environ)
+            raise Refused(f"no server is set up: write {file}, or set LHAMA_OPENAI_GPU_URL")
         if given.verb == "models":
             for server in servers.values():
                 print(*(f"{server.name}/{model}" for model in listed(server)), sep="\n")
             return
         where, _, model = given.origin.partition("/")
         if where not in servers:
-            raise Refused(f"there is no server {where!r}: {', '.join(servers) or 'none'} set up")
+            raise Refused(f"no server {where!r} is set up; there is {', '.join(servers)}")
         able = [capability for capability in CAPABILITIES if getattr(given, capability)]
         add(given.name, servers[where], model, given.context, able)
-    except (Refused, BackendError) as problem:
+    except (Refused, BackendError, BadSetting) as problem:
         sys.exit(str(problem))
     print(f"{given.name} is {given.origin}")
