@@ -18,6 +18,10 @@ ANSWER_SECONDS = 10.0
 T = TypeVar("T")
 
 
+class BadAnswer(BackendError):
+    """A plugin raised what it should not, answered something else, or not at all."""
+
+
 class Asker:
     """Questions to backends, by their names."""
 
@@ -26,11 +30,11 @@ class Asker:
         """Backends that have not answered yet."""
 
     def ask(self, name: str, question: str, call: Callable[[], Any], answer: type[T]) -> T:
-        """What ``call`` returns, an ``answer``. Raises ``BackendError`` in words for anything else,
-        but what says itself what is wrong."""
+        """What ``call`` returns, an ``answer``. Raises ``BadAnswer`` for anything else, in words;
+        a ``BackendError`` says itself what is wrong, and stays."""
         silent = self._silent.get(name)
         if silent is not None and silent.is_alive():
-            raise BackendError(f"it still does not answer: restart lhama, or --no-plugins={name}")
+            raise BadAnswer(f"it still does not answer: restart lhama, or --no-plugins={name}")
         outcome: list[Any] = []
 
         def work() -> None:
@@ -44,12 +48,12 @@ class Asker:
         thread.join(ANSWER_SECONDS)
         if not outcome:
             self._silent[name] = thread
-            raise BackendError(f"{question} gave no answer within {ANSWER_SECONDS:g} s")
+            raise BadAnswer(f"{question} gave no answer within {ANSWER_SECONDS:g} s")
         [found] = outcome
         if isinstance(found, BackendError):
             raise found
         if isinstance(found, BaseException):
-            raise BackendError(f"{question} failed: {type(found).__name__}: {found}") from found
+            raise BadAnswer(f"{question} failed: {type(found).__name__}: {found}") from found
         if not isinstance(found, answer):
-            raise BackendError(f"{question} gave {type(found).__name__}, not {answer.__name__}")
+            raise BadAnswer(f"{question} gave {type(found).__name__}, not {answer.__name__}")
         return found

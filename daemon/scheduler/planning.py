@@ -20,6 +20,7 @@ from lhama.daemon.scheduler.placement import (
 from lhama.daemon.store.model import StoredModel
 from lhama.daemon.wire.messages import Load
 from lhama.plugins import gguf
+from lhama.plugins.asking import BadAnswer
 from lhama.plugins.backend import (
     Backend,
     BackendError,
@@ -81,8 +82,8 @@ class Planner:
         passed_over: Mapping[str, LoadError] = MappingProxyType({}),
     ) -> Plan:
         """``most_context`` and ``passed_over``: what is left of the default, and which backends are
-        not tried again, after loads that ran out of memory. A backend that cannot say what a load
-        takes is passed over, too.
+        not tried again, after loads that ran out of memory. A backend that gives no answer to what
+        a load takes is passed over, too.
 
         Raises ``LoadError`` where no backend takes the model or its file is damaged.
         """
@@ -100,10 +101,12 @@ class Planner:
             reason = "it was asked for" if self._settings.backend else support.reason
             try:
                 plan = self._plan(model, request, header, backend, most_context)
-            except BackendError as e:
+            except BadAnswer as e:
                 log.warning("backend passed over", backend=backend.name, reason=str(e))
                 failures.append(f"{backend.name}: {e}")
                 continue
+            except BackendError as e:  # of what was asked for: no other backend shall hide it
+                raise LoadError(f"unable to load model: {e}") from e
             why = "; ".join(filter(None, [*failures, reason]))
             return replace(plan, reason=why, alternatives=len(able))
         raise LoadError("unable to load model: " + "; ".join(failures))

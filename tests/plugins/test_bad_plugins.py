@@ -78,6 +78,8 @@ class Liar(Backend):
         lie = self.lie(model)
         return "yes" if lie == "support" else Support(101 if lie else 0, "tells no truth")
     def estimate(self, model, options):
+        if self.lie(model) == "fussy":
+            raise BackendError("not with a cache of this type")
         return None if self.lie(model) == "estimate" else MemoryEstimate(0, 0, 0)
     def load(self, model, options, progress):
         from liar_engines import load
@@ -211,16 +213,28 @@ def test_tools_work_among_them(daemon: Daemon, tmp_path: Path) -> None:
     assert "copied:latest" in {m["name"] for m in daemon.call("/api/tags")["models"]}
 
 
-def test_who_cannot_estimate_is_passed_over(daemon: Daemon, tmp_path: Path) -> None:
+def contested(daemon: Daemon, folder: Path, name: str, lie: str) -> None:
+    """Make a model that the liar wants most, and that the reference backend runs as well."""
     metadata: dict[str, str | int] = {
         "general.architecture": "reference",
         "reference.context_length": 256,
         "reference.embedding_length": 8,
-        "liar.lie": "estimate",
+        "liar.lie": lie,
     }
-    path = tmp_path / "other.gguf"
+    path = folder / f"{name}.gguf"
     gguf.write(path, metadata, {"token_embd.weight": ((8, 4), "F32", bytes(8 * 4 * 4))})
-    daemon.create("other", path)
+    daemon.create(name, path)
+
+
+def test_what_a_backend_refuses_in_words_is_told(daemon: Daemon, tmp_path: Path) -> None:
+    """It may be the user's error: another backend would hide it."""
+    contested(daemon, tmp_path, "refused", "fussy")
+    said = error(daemon, "/api/generate", model="refused", prompt="hello", stream=False)
+    assert said == "unable to load model: not with a cache of this type"
+
+
+def test_who_cannot_estimate_is_passed_over(daemon: Daemon, tmp_path: Path) -> None:
+    contested(daemon, tmp_path, "other", "estimate")
     assert chat(daemon, "other")["eval_count"] == 4
     lines = daemon.call("/api/lhama/pipelines")["models"]
     [line] = [line for line in lines if line["model"] == "other:latest"]
