@@ -133,9 +133,10 @@ def project(
     else:
         if N1 > 0:
             first = program * OUTPUTS - N0
-            ahead = load_ahead(w1, first, AHEAD, FORMAT1, N1, K, R, NW)
+            # A name of its own: what floats and codes load is not alike.
+            ahead_1 = load_ahead(w1, first, AHEAD, FORMAT1, N1, K, R, NW)
             wait(PDL)
-            v = dot_rows(ahead, w1, first, x, xf, AHEAD, FORMAT1, N1, K, R, NW)
+            v = dot_rows(ahead_1, w1, first, x, xf, AHEAD, FORMAT1, N1, K, R, NW)
             if NORM:
                 v = v * inverse_rms(squares, eps, K, NW)
             if BIAS:
