@@ -11,6 +11,7 @@ from lhama.backends.pytorch.cuda.kernels import attention as kernels
 from lhama.backends.pytorch.cuda.kernels import one_row, prompts
 from lhama.backends.pytorch.cuda.network import Block, Network
 from lhama.backends.pytorch.cuda.rows import Rows
+from lhama.backends.pytorch.cuda.support import SMALL
 
 if TYPE_CHECKING:
     from lhama.backends.pytorch.cuda.single import Vector
@@ -49,6 +50,9 @@ class Attention:
         shared = shape.heads // shape.kv_heads
         self._fused = self._width <= 128 and shared <= 16 and not cache.quantised
         self._tile = WARPS * min(64, 2048 // self._width)
+        tight = device.type == "cuda" and torch.cuda.get_device_capability(device) in SMALL
+        self._stages = (1, 1) if tight and self._width > 128 else (3, 2)
+        """Pages in shared memory at once, for rows and for prompts."""
 
     def splits_for(self, length: int) -> int:
         """Splits that a row of that many earlier positions has: a power of two."""
@@ -113,7 +117,7 @@ class Attention:
             max(16, covering(shape.heads // shape.kv_heads)),
             shape.window if block.local else 0, self._network.traits.attention_softcap,
             cache.per_slot, cache.quantised, cache.far, self._pdl,
-            num_warps=4, num_stages=3, launch_pdl=self._pdl,
+            num_warps=4, num_stages=self._stages[0], launch_pdl=self._pdl,
         )  # fmt: skip
 
     def chunks(
@@ -131,7 +135,7 @@ class Attention:
             shape.heads, shape.kv_heads, shape.head_dim, self._width,
             shape.window if block.local else 0, self._network.traits.attention_softcap,
             cache.per_slot, cache.quantised, cache.far, QUERIES, self._pdl,
-            num_warps=4, num_stages=2, launch_pdl=self._pdl,
+            num_warps=4, num_stages=self._stages[1], launch_pdl=self._pdl,
         )  # fmt: skip
 
     def _turning(

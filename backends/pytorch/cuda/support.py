@@ -34,6 +34,8 @@ MOST_USED: Final = 32
 """Of them, for a token: kernels are written out for each."""
 OLDEST: Final = (8, 0)
 """Compute capability: tensor cores that take what the kernels give them."""
+SMALL: Final = ((8, 6), (8, 9), (12, 0), (12, 1))
+"""Compute capabilities whose programs have 99 kB of shared memory, where others have 163 or 227."""
 MEASURED: Final = (9, 0)
 """The card these kernels were tuned and measured on."""
 BATCH: Final = 2048
