@@ -32,7 +32,7 @@ def show(
     content: list[str] = []
     thinking: list[str] = []
     answer = Answer("", "", {})
-    styled = sys.stdout.isatty()
+    styled = output.obeys(sys.stdout)
     with output.Waiting("") as waiting:
         try:
             for chunk in chunks:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -30,9 +31,14 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def obeys(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that moves its cursor when told to."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def passing(text: str) -> None:
     """Show a line on standard error in place of the one before; only where that is a terminal."""
-    if sys.stderr.isatty():
+    if obeys(sys.stderr):
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
 

@@ -6,6 +6,8 @@ import os
 import sys
 import unicodedata
 
+from lhama.daemon.cli import output
+
 NARROWEST = 20
 """Columns below which lines are left to the terminal."""
 
@@ -57,6 +59,8 @@ class Wrapper:
 
 def terminal() -> Wrapper | None:
     """For standard output; ``None`` where it is no terminal, or too narrow for words."""
+    if not output.obeys(sys.stdout):
+        return None
     try:
         columns = os.get_terminal_size(sys.stdout.fileno()).columns
     except (OSError, ValueError):

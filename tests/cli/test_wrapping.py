@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import random
 import re
+import sys
+import termios
 import unicodedata
+from pathlib import Path
 
 import pytest
 
+from lhama.daemon.cli import wrapping
 from lhama.daemon.cli.wrapping import Wrapper
 
 COLUMNS = 24
@@ -101,3 +107,23 @@ def test_lines_are_filled() -> None:
         "",
         "three four five six",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "wraps"), [("xterm", 80, True), ("dumb", 80, False), ("xterm", 10, False)]
+)
+def test_for_which_terminals(
+    monkeypatch: pytest.MonkeyPatch, name: str, columns: int, wraps: bool
+) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    monkeypatch.setenv("TERM", name)
+    with os.fdopen(ours), os.fdopen(theirs, "w") as screen:
+        monkeypatch.setattr(sys, "stdout", screen)
+        assert (wrapping.terminal() is not None) == wraps
+
+
+def test_not_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "out").open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        assert wrapping.terminal() is None

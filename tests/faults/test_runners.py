@@ -79,7 +79,7 @@ def test_an_engine_that_is_lost_takes_its_runner_along(daemon: Daemon, tmp_path:
 @pytest.mark.fault(3)
 def test_readiness_shows_a_hang_before_the_runner_is_replaced(tmp_path: Path) -> None:
     write(tmp_path / "stuck.gguf", Behaviour(fault="hang", fault_step=3))
-    with running(tmp_path / "models", LHAMA_STEP_TIMEOUT="2s") as daemon:
+    with running(tmp_path / "models", LHAMA_STEP_TIMEOUT="4s") as daemon:
         daemon.create("stuck", tmp_path / "stuck.gguf")
         stream = Stream(daemon, "/api/generate", {"model": "stuck", "prompt": "hello"})
         stream.begin()

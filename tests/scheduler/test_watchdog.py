@@ -78,10 +78,11 @@ def test_idle_time_counts_for_nothing() -> None:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """A model whose third step never returns, and one of 20 ms a token."""
+    """A model whose third step never returns, and one of 20 ms a token. A fifth of the time given is
+    more than a busy machine keeps a process from answering."""
     write(tmp_path / "stuck.gguf", Behaviour(fault="hang", fault_step=3))
     write(tmp_path / "slow.gguf", Behaviour(compute_us=20_000))
-    with running(tmp_path / "models", LHAMA_STEP_TIMEOUT="2s") as daemon:
+    with running(tmp_path / "models", LHAMA_STEP_TIMEOUT="4s") as daemon:
         daemon.create("stuck", tmp_path / "stuck.gguf")
         daemon.create("slow", tmp_path / "slow.gguf")
         yield daemon
@@ -102,7 +103,7 @@ def test_a_stuck_engine_is_noticed_killed_and_replaced(daemon: Daemon) -> None:
         ask(daemon, "stuck", 9)
     message = json.loads(lost.value.read())["error"]
     assert lost.value.code == 500
-    assert message == "the model runner is stuck: no step was finished for 2s"
+    assert message == "the model runner is stuck: no step was finished for 4s"
     assert not psutil.pid_exists(stuck.pid)
     assert ask(daemon, "stuck", 1), "the next request gets a fresh runner"
     assert ask(daemon, "slow", 1)
@@ -121,11 +122,11 @@ def test_a_stopped_runner_is_noticed(daemon: Daemon) -> None:
     next(stream)
     (runner,) = daemon.runners()
     runner.send_signal(signal.SIGSTOP)
-    assert "has stopped responding: no answer for 400ms" in list(stream)[-1]["error"]
+    assert "has stopped responding: no answer for 800ms" in list(stream)[-1]["error"]
     assert not psutil.pid_exists(runner.pid)
     assert ask(daemon, "slow", 2)
 
 
 def test_a_slow_runner_is_not_taken_for_a_stuck_one(daemon: Daemon) -> None:
     """An answer that takes much longer than a step may."""
-    assert len(ask(daemon, "slow", 150)) == 150
+    assert len(ask(daemon, "slow", 300)) == 300
