@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lhama.daemon.errors import BadRequest
+from lhama.daemon.errors import LhamaError
 from lhama.daemon.prompt import fit, gotemplate, govalues, jinja
 from lhama.daemon.prompt.conversation import (
     images,
@@ -90,8 +90,8 @@ def build(
     """Render, tokenize and fit a prompt.
 
     ``limit``: tokens the runner's context holds; ``prompt.num_ctx`` may be less. Raises
-    ``BadRequest`` (template fails, prompt too long with ``shift`` off) and ``RunnerFailed``
-    (prompt beyond the context).
+    ``LhamaError`` (template fails, ``context`` is of another model), ``BadRequest`` (prompt too
+    long with ``shift`` off) and ``RunnerFailed`` (prompt beyond the context).
     """
     rendered = render(prompt, tokenizer, facts, limit)
     tokens = encode(prompt, rendered.text, tokenizer)
@@ -267,7 +267,20 @@ def _text(tokenizer: Tokenizer, token: int) -> str:
 
 
 def _detokenized(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
-    if any(not 0 <= token < tokenizer.vocab for token in tokens):
-        raise BadRequest("context holds a token that this model does not have")
+    """The text of ``context``. A token that the model does not have is refused in llama-server's
+    words, which are its C++ library's."""
+    for token in tokens:
+        if not 0 <= token < tokenizer.vocab:
+            raise LhamaError(
+                'detokenize error: {"error":{"code":500,"message":"vector::_M_range_check: __n '
+                f"(which is {_unsigned(token)}) >= this->size() (which is "
+                f'{tokenizer.vocab})","type":"server_error"}}}}'
+            )
     pieces = b"".join(tokenizer.piece(token, special=True) for token in tokens)
     return pieces.decode(errors="replace")
+
+
+def _unsigned(token: int) -> int:
+    """A token's 32 bits, read as a signed number, in 64 unsigned ones."""
+    signed = (token + 2**31) % 2**32 - 2**31
+    return signed % 2**64

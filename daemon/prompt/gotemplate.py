@@ -14,7 +14,7 @@ from typing import Any
 import gotpl
 from gotpl.parse import nodes as ast
 
-from lhama.daemon.errors import BadRequest
+from lhama.daemon.errors import LhamaError
 from lhama.daemon.prompt import goparse
 from lhama.daemon.prompt.gofunctions import (
     FUNCTIONS,
@@ -50,7 +50,7 @@ class GoTemplate:
         self._last: gotpl.Template | None = None
 
     def execute(self, values: dict[str, Any]) -> str:
-        """The text for ``values``. Raises ``BadRequest`` if the template fails or never ends."""
+        """The text for ``values``. Raises ``LhamaError`` if the template fails or never ends."""
         return _run(self._whole, values)
 
     def execute_last(self, values: dict[str, Any]) -> str:
@@ -83,9 +83,9 @@ def _run(template: gotpl.Template, values: dict[str, Any]) -> str:
         reason = _LOCATION.sub("", str(error))
         raise RenderBudgetError(f"chat template stopped: {reason}") from None
     except gotpl.TemplateError as error:
-        raise spent() or BadRequest(f"template error: {_LOCATION.sub('', str(error))}") from None
+        raise spent() or LhamaError(f"template error: {_LOCATION.sub('', str(error))}") from None
     except (RecursionError, ValueError, OverflowError) as error:
-        raise BadRequest(f"template error: {error}") from None
+        raise LhamaError(f"template error: {error}") from None
     return text
 
 

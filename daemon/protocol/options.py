@@ -62,7 +62,7 @@ class Options:
             # llama-server is not sent a 0, so it keeps its default.
             typical_p=self.typical_p or 1.0,
             repeat_last_n=self.repeat_last_n,
-            repeat_penalty=_penalty(self.repeat_penalty) or 1 / STRONGEST_PENALTY,
+            repeat_penalty=_repeat_penalty(self.repeat_penalty),
             presence_penalty=_penalty(self.presence_penalty),
             frequency_penalty=_penalty(self.frequency_penalty),
             seed=self._seed(),
@@ -102,6 +102,11 @@ def _penalty(value: float) -> float:
     """A penalty after which a logit is still a number."""
     bounded = max(-STRONGEST_PENALTY, min(value, STRONGEST_PENALTY))
     return bounded if abs(bounded) >= 1 / STRONGEST_PENALTY else 0.0
+
+
+def _repeat_penalty(value: float) -> float:
+    """A factor, so never 0 where it was not; what is not above 0 the runner refuses."""
+    return (_penalty(value) or 1 / STRONGEST_PENALTY) if value > 0 else value
 
 
 def _integer(name: str, value: Any) -> int:

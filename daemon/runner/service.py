@@ -227,6 +227,12 @@ def _check(request: Generate) -> None:
                 status=400,
                 kind="invalid_request_error",
             )
+    if request.sampling.repeat_penalty <= 0:
+        raise RunnerFailed(
+            "Failed to initialize samplers: penalty_repeat must be finite and greater than 0",
+            status=400,
+            kind="invalid_request_error",
+        )
 
 
 class EmbeddingService:

@@ -144,7 +144,7 @@ class Gate:
             return None
         origins = self._settings.origins
         if not access.origin_allowed(origin, origins):
-            return _refused(request, match)
+            return _refused(match)
         anyone = "*" in origins
         headers: dict[str, str] = {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*" if anyone else origin}
         if request.method != hdrs.METH_OPTIONS:
@@ -171,11 +171,11 @@ class Gate:
             if settings.api_keys or access.name_trusted(host, settings.hosts):
                 return None
             log.warning("unknown Host refused: LHAMA_HOSTS may allow it", host=host)
-            return _refused(request, match)
+            return _refused(match)
         if access.address_allowed(host):
             return None
         if not access.name_allowed(host):
-            return _refused(request, match)
+            return _refused(match)
         if request.method == hdrs.METH_OPTIONS:
             return _allowing(match, empty_reply(204))
         return None
@@ -200,12 +200,13 @@ async def on_prepare(request: web.Request, response: web.StreamResponse) -> None
         response.headers.update(request[CORS])
 
 
-def _refused(request: web.Request, match: Match) -> web.Response:
-    reply = empty_reply(403)
-    return _allowing(match, reply) if request.method == hdrs.METH_OPTIONS else reply
+def _refused(match: Match) -> web.Response:
+    return _allowing(match, empty_reply(403))
 
 
 def _allowing(match: Match, reply: web.Response) -> web.Response:
-    if match.allow:
+    """The reply, naming the path's methods where the request's is none of them: Ollama's router
+    says so before anything else looks at the request."""
+    if match.status == 405:
         reply.headers[hdrs.ALLOW] = match.allow
     return reply

@@ -152,6 +152,16 @@ async def test_hosts(server: Server, host: str, allowed: bool) -> None:
         assert (await server.ask("GET /nope", Host=host)).status == 403
 
 
+async def test_a_refusal_of_a_wrong_method_names_the_right_ones(server: Server) -> None:
+    """Ollama's router knows that the method is wrong before origin and Host are looked at."""
+    for headers in ({"Host": "evil"}, {"Origin": "http://evil.example.com"}):
+        for route, allow in (("DELETE /api/tags", "HEAD, GET"), ("GET /api/chat", "POST")):
+            reply = await server.ask(route, **headers)
+            assert (reply.status, reply.header("allow"), reply.body) == (403, allow, b"")
+        assert (await server.ask("GET /api/tags", **headers)).header("allow") is None
+        assert (await server.ask("DELETE /nope", **headers)).header("allow") is None
+
+
 async def test_options_by_host(server: Server) -> None:
     for host, status in (("localhost", 204), ("a.local", 204), ("127.0.0.1", 405), ("evil", 403)):
         reply = await server.ask("OPTIONS /api/chat", Host=host)

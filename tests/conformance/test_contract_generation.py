@@ -169,6 +169,33 @@ async def test_what_llama_server_refuses(
     }
 
 
+@pytest.mark.parametrize("value", [0, -0.5, -1])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_repeat_penalty_is_above_zero(server: Server, value: float, stream: bool) -> None:
+    reply = await ask(server, stream=stream, options={"repeat_penalty": value})
+    assert reply.status == 400
+    assert json.loads(reply.json()["error"])["error"] == {
+        "code": 400,
+        "message": "Failed to initialize samplers: penalty_repeat must be finite and greater than 0",
+        "type": "invalid_request_error",
+    }
+    assert (await ask(server, options={"repeat_penalty": 1e-9})).status == 200
+
+
+@pytest.mark.parametrize(("token", "shown"), [(-1, 2**64 - 1), (10**9, 10**9), (2**32 + 999, 999)])
+async def test_a_context_of_another_model(server: Server, token: int, shown: int) -> None:
+    """llama-server's refusal, as Ollama relays it; a token is 32 bits there."""
+    reply = await ask(server, context=[1, token])
+    assert reply.status == 500
+    prefix, _, relayed = reply.json()["error"].partition("detokenize error: ")
+    assert prefix == ""
+    error = json.loads(relayed)["error"]
+    assert (error["code"], error["type"]) == (500, "server_error")
+    assert error["message"].startswith(
+        f"vector::_M_range_check: __n (which is {shown}) >= this->size() (which is "
+    )
+
+
 @pytest.mark.parametrize("value", [0, -1, 10**6])
 async def test_any_other_look_back_is_taken(server: Server, value: int) -> None:
     assert (await ask(server, options={"repeat_last_n": value})).status == 200

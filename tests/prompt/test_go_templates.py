@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lhama.daemon.errors import BadRequest
+from lhama.daemon.errors import LhamaError
 from lhama.daemon.prompt import goparse, govalues
 from lhama.daemon.prompt.gofunctions import RenderBudgetError
 from lhama.daemon.prompt.gotemplate import compile_template
@@ -165,7 +165,7 @@ def test_the_next_rendering_has_its_own_budget() -> None:
 )
 def test_python_is_out_of_reach(text: str) -> None:
     items = ["a"]
-    with pytest.raises(BadRequest, match="^template error: "):
+    with pytest.raises(LhamaError, match="^template error: "):
         execute(text + "{{ .Response }}", A="x", M=items)
     assert items == ["a"]
 

@@ -47,14 +47,20 @@ def test_options() -> None:
     assert (options["frequency_penalty"], options["presence_penalty"]) == (0.5, -1.0)
 
 
-@pytest.mark.parametrize(("stop", "read"), [("x", ["x"]), (5, None), ({}, None), ([], [])])
+@pytest.mark.parametrize(
+    ("stop", "read"), [("x", ["x"]), ([""], [""]), (5, None), ({}, None), ([], None), ([5], None)]
+)
 def test_stop_is_a_text_or_a_list(stop: Any, read: Any) -> None:
+    """What holds no text counts as not given, and the model's own stops stay."""
     assert _chat(stop=stop).options.get("stop") == read
+    assert ("stop" in _chat(stop=stop).options) == (read is not None)
 
 
 def test_max_completion_tokens_counts_where_max_tokens_is_not_given() -> None:
     assert _chat(max_completion_tokens=3).options["num_predict"] == 3
     assert _chat(max_completion_tokens=3, max_tokens=4).options["num_predict"] == 4
+    for odd in ("3", 1.5, True, None, [3], {}):
+        assert "num_predict" not in _chat(max_completion_tokens=odd).options
 
 
 def test_what_is_not_honoured_is_ignored() -> None:

@@ -67,7 +67,7 @@ def test_seeds() -> None:
 
 
 def test_penalties_leave_a_number_of_a_logit() -> None:
-    drawn = Options(repeat_penalty=0, presence_penalty=-1e300, min_p=1e300).sampling()
+    drawn = Options(repeat_penalty=1e-9, presence_penalty=-1e300, min_p=1e300).sampling()
     assert (drawn.repeat_penalty, drawn.presence_penalty, drawn.min_p) == (1e-6, -1e6, 1.0)
     drawn = Options(repeat_penalty=-1.5, frequency_penalty=0.25).sampling()
     assert (drawn.repeat_penalty, drawn.frequency_penalty) == (-1.5, 0.25)

@@ -41,7 +41,7 @@ def chat(request: ChatCompletionRequest) -> ChatRequest:
     if not request.messages:
         raise Malformed("[] is too short - 'messages'")
     limit = request.max_tokens
-    if limit is None:
+    if limit is None and type(request.max_completion_tokens) is int:
         limit = request.max_completion_tokens
     options = {
         "stop": _stops(request.stop),
@@ -136,9 +136,10 @@ def think(effort: str) -> bool | str | None:
 
 
 def _stops(stop: Any) -> list[str] | None:
+    """A list without a text in it counts as not given: the model's own stay."""
     if isinstance(stop, str):
         return [stop]
-    return [s for s in stop if isinstance(s, str)] if isinstance(stop, list) else None
+    return [s for s in stop if isinstance(s, str)] or None if isinstance(stop, list) else None
 
 
 def _format(form: ResponseFormat | None) -> msgspec.Raw:

@@ -77,8 +77,8 @@ class ChatCompletionRequest(msgspec.Struct, kw_only=True):
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    """OpenAI's newer name of ``max_tokens``. Ollama ignores it."""
+    max_completion_tokens: Any = None
+    """OpenAI's newer name of ``max_tokens``. Ollama ignores it, so only what is a number counts."""
     seed: int | None = None
     stop: Any = None
     temperature: float | None = None
