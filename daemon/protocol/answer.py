@@ -72,6 +72,11 @@ class Answer(ABC):
         """The body that shows a prompt (``_debug_render_only``), in protocols that can show it."""
         return self.whole(Piece(), NOTHING)
 
+    def debug_event(self) -> bytes:
+        """All of the stream that a request for the prompt gets: Ollama's streams have no place for
+        it."""
+        return b""
+
     def control(self, reason: str) -> bytes:
         """The body for a request without a prompt: ``load`` or ``unload``."""
         return self.whole(Piece(), wire.Done(reason, 0, 0, 0, 0))

@@ -38,10 +38,15 @@ class NativeAnswer(Answer):
         self._encoder = ChunkEncoder(model, chat=self.chat)
 
     def lines(self, deltas: list[wire.Delta]) -> bytes:
+        """The last line carries what the end brought to light, log-probabilities aside."""
         now = times.now()
-        lines = [self._chunk(delta, now) for delta in deltas]
+        lines = [self._chunk(delta, now) for delta in deltas if delta.done is None]
         if (done := deltas[-1].done) is not None:
-            lines += self._end(Piece(), done), b"\n"
+            piece = Piece.of(deltas[-1])
+            if piece.logprobs:
+                lines.append(self._encode(Piece(logprobs=piece.logprobs), done=False) + b"\n")
+                piece.logprobs = []
+            lines += self._end(piece, done), b"\n"
         return b"".join(lines)
 
     def broken(self, status: int, message: str) -> bytes:

@@ -106,6 +106,15 @@ class Answer:
         )
 
 
+def add(said: list[Delta], delta: Delta) -> None:
+    """Add to a step's deltas of one request: joined to those before it, but for the end, which
+    carries what only it brought to light."""
+    if said and delta.done is None:
+        said[-1] = join(said[-1], delta)
+    else:
+        said.append(delta)
+
+
 def join(first: Delta, second: Delta) -> Delta:
     """Two deltas of one request as one."""
     return Delta(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
 
 from lhama.daemon.errors import LhamaError
-from lhama.daemon.runner.answer import join
+from lhama.daemon.runner.answer import add, join
 from lhama.daemon.runner.batcher import News
 from lhama.daemon.runner.sequence import Sequence
 from lhama.daemon.wire import codec
@@ -26,7 +26,7 @@ class Emitter:
 
         Whatever goes wrong with one request's text ends that request and no other.
         """
-        deltas: dict[int, Delta] = {}
+        deltas: dict[int, list[Delta]] = {}
         failures: dict[int, str] = {}
         for item in news:
             request_id = item.sequence.request.id
@@ -37,8 +37,7 @@ class Emitter:
                 continue
             try:
                 for delta in self._say(item, stopped):
-                    before = deltas.get(request_id)
-                    deltas[request_id] = delta if before is None else join(before, delta)
+                    add(deltas.setdefault(request_id, []), delta)
             except Exception as problem:
                 stopped(item.sequence)
                 deltas.pop(request_id, None)
@@ -62,26 +61,25 @@ class Emitter:
                 return
             stopped(sequence)
         rest = answer.flush()
-        if rest is not None:
-            yield rest
-        yield Delta(answer.id, done=done(sequence, answer.ended() or item.end))
+        end = Delta(answer.id, done=done(sequence, answer.ended() or item.end))
+        yield end if rest is None else join(rest, end)
 
     def _send_frame(
         self,
-        deltas: dict[int, Delta],
+        deltas: dict[int, list[Delta]],
         news: Items[News],
         failures: dict[int, str],
         stopped: Callable[[Sequence], None],
     ) -> None:
         try:
-            self._send(Step(list(deltas.values())))
+            self._send(Step([delta for said in deltas.values() for delta in said]))
             return
         except codec.Unsendable:
             pass  # what a model says may not fit the wire: find out whose it is
         sequences = {item.sequence.request.id: item.sequence for item in news}
-        for request_id, delta in deltas.items():
+        for request_id, said in deltas.items():
             try:
-                self._send(Step([delta]))
+                self._send(Step(said))
             except codec.Unsendable as problem:
                 stopped(sequences[request_id])
                 failures[request_id] = _unreadable(problem)

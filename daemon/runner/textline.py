@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic, monotonic_ns
 
-from lhama.daemon.runner.answer import join
+from lhama.daemon.runner.answer import add
 from lhama.daemon.runner.failure import failure
 from lhama.daemon.runner.pipeline import Arranged, Cancelled
 from lhama.daemon.wire import codec
@@ -66,7 +66,7 @@ class TextLine:
         self._waiting: deque[TextQuestion] = deque()
         self._asked: dict[int, TextQuestion] = {}
         self._counters = Counters()
-        self._deltas: dict[int, Delta] = {}
+        self._deltas: dict[int, list[Delta]] = {}
 
     @property
     def progress(self) -> int:
@@ -153,22 +153,21 @@ class TextLine:
         return Delta(question.id, piece.content, piece.thinking, calls, logprobs)
 
     def _add(self, delta: Delta) -> None:
-        before = self._deltas.get(delta.id)
-        self._deltas[delta.id] = delta if before is None else join(before, delta)
+        add(self._deltas.setdefault(delta.id, []), delta)
 
     def _flush(self) -> None:
         deltas, self._deltas = self._deltas, {}
         if not deltas:
             return
         try:
-            self._send(Step(list(deltas.values())))
+            self._send(Step([delta for said in deltas.values() for delta in said]))
         except codec.Unsendable:  # what a server says may not fit the wire: find out whose it is
-            for request_id, delta in deltas.items():
-                self._send_alone(request_id, delta)
+            for request_id, said in deltas.items():
+                self._send_alone(request_id, said)
 
-    def _send_alone(self, request_id: int, delta: Delta) -> None:
+    def _send_alone(self, request_id: int, said: list[Delta]) -> None:
         try:
-            self._send(Step([delta]))
+            self._send(Step(said))
         except codec.Unsendable as problem:
             self._cancel(request_id)
             self._send(Failed(request_id, f"the answer is unreadable: {problem}"))

@@ -7,6 +7,7 @@ scripts on foreign pages, the Host check stops DNS names that were pointed at th
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from functools import cache
 
@@ -46,6 +47,7 @@ ALLOWED_HEADERS = ",".join(
 _PRIVATE = tuple(
     map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"))
 )
+_HOST_CHARACTERS = re.compile(r"[-!$%&'()*+,.:;=\[\]_~A-Za-z0-9]*")
 _LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 
 
@@ -64,6 +66,11 @@ def _matches(origin: str, pattern: str) -> bool:
 
 def same_origin(origin: str, host: str) -> bool:
     return origin in (f"http://{host}", f"https://{host}")
+
+
+def well_formed(value: str) -> bool:
+    """Whether a ``Host`` header holds only what may stand in one; Go looks at no more than that."""
+    return _HOST_CHARACTERS.fullmatch(value) is not None
 
 
 def split_host(value: str) -> str:

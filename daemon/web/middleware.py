@@ -15,7 +15,12 @@ from lhama.daemon.errors import Busy, ShuttingDown, Unauthorized
 from lhama.daemon.web import access, health, page
 from lhama.daemon.web.dialects import DIALECT, NATIVE, failed
 from lhama.daemon.web.outgoing import foreseen
-from lhama.daemon.web.replies import empty_reply, plain_reply, redirect_reply
+from lhama.daemon.web.replies import (
+    bad_request_reply,
+    empty_reply,
+    plain_reply,
+    redirect_reply,
+)
 from lhama.daemon.web.routes import Handler, Match, Table
 from lhama.daemon.web.service import Service
 from lhama.daemon.web.usage import CALLER, GONE
@@ -79,6 +84,8 @@ class Gate:
         )
 
     async def _reply(self, request: web.Request) -> web.StreamResponse:
+        if not access.well_formed(request.headers.get(hdrs.HOST, "")):
+            return bad_request_reply("malformed Host header")
         match = self._table.match(request.method, request.path)
         if match.redirect:
             query = f"?{request.query_string}" if request.query_string else ""

@@ -39,8 +39,11 @@ class Outgoing:
         return await stream.end()
 
     def debug(self, rendered: Rendered) -> web.Response:
-        """The reply that shows the prompt."""
-        return self._body(self._answer.debug(rendered))
+        """The reply that shows the prompt, in one piece even where a stream was asked for."""
+        answer = self._answer
+        if self._stream and answer.streams_controls:
+            return json_reply(answer.debug_event(), content_type=answer.stream_type)
+        return self._body(answer.debug(rendered))
 
     async def answer(self, generation: Generation) -> web.StreamResponse:
         """The answer itself. An error within a stream is told there: its status is long sent."""

@@ -57,6 +57,14 @@ def plain_reply(text: str, *, status: int) -> web.Response:
     return web.Response(body=text.encode(), status=status, headers={"Content-Type": "text/plain"})
 
 
+def bad_request_reply(problem: str) -> web.Response:
+    """What Go's server says to what is hardly a request, before any router sees it."""
+    text, kind = f"400 Bad Request: {problem}", "text/plain; charset=utf-8"
+    reply = web.Response(body=text.encode(), status=400, headers={"Content-Type": kind})
+    reply.force_close()
+    return reply
+
+
 def empty_reply(status: int = 200) -> web.Response:
     """No body and no content type."""
     return web.Response(status=status)

@@ -152,6 +152,18 @@ async def test_hosts(server: Server, host: str, allowed: bool) -> None:
         assert (await server.ask("GET /nope", Host=host)).status == 403
 
 
+@pytest.mark.parametrize(
+    "host", ["a b", "user@localhost", "http://localhost", "a/b", 'a"b', "m\u00fcnchen.local"]
+)
+async def test_what_cannot_be_a_host(server: Server, host: str) -> None:
+    for route in ("GET /api/version", "GET /nope", "OPTIONS /api/chat", "GET //api/tags"):
+        reply = await server.ask(route, Host=host, Origin="http://evil.example.com")
+        assert (reply.status, reply.body) == (400, b"400 Bad Request: malformed Host header")
+        assert reply.header("content-type") == "text/plain; charset=utf-8"
+        assert reply.header("connection") == "close"
+        assert reply.header("access-control-allow-origin") is None
+
+
 async def test_a_refusal_of_a_wrong_method_names_the_right_ones(server: Server) -> None:
     """Ollama's router knows that the method is wrong before origin and Host are looked at."""
     for headers in ({"Host": "evil"}, {"Origin": "http://evil.example.com"}):

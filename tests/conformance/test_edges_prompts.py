@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 from copy import deepcopy
 from typing import Any
 
 import pytest
 from lhama_testing_http import Create, Server
 
+from lhama.backends.reference.model import Behaviour
 from lhama.backends.reference.tokenizer import ReferenceTokenizer
 from lhama.daemon.prompt.build import ModelFacts, render
 from lhama.daemon.prompt.output import OutputParser
@@ -181,3 +183,28 @@ def test_edge_22_calls_have_ids_of_their_own() -> None:
         assert call.id == call.id.lower()
         ids.add(call.id)
     assert len(ids) > 1
+
+
+async def test_what_never_became_a_call_comes_with_the_last_line(
+    server: Server, create: Create
+) -> None:
+    """Text that is held back as a call's beginning and ends there stands in the line of counts."""
+    bare = GO.replace(
+        "{{ .Content }}",
+        "{{ if .ToolCalls }}{{ range .ToolCalls }}"
+        '{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}{{ end }}{{ end }}'
+        "{{ .Content }}{{ .Tools }}",
+    )
+    beginning = '{"name": "weat'
+    await create("ref", Behaviour(says=beginning), template=bare)
+    body = {"model": "ref", "messages": [user("hi")], "tools": [WEATHER]}
+    options = {"temperature": 0, "num_predict": len(beginning)}
+    reply = await server.ask(CHAT, {**body, "options": options})
+    (last,) = [json.loads(line) for line in reply.body.splitlines()]
+    assert (last["done"], last["done_reason"]) == (True, "length")
+    assert last["message"] == {"role": "assistant", "content": beginning}
+    options["num_predict"] = 3
+    plain = {**body, "tools": [], "options": options}
+    *said, last = [json.loads(x) for x in (await server.ask(CHAT, plain)).body.splitlines()]
+    assert "".join(line["message"]["content"] for line in said) == beginning[:3]
+    assert last["message"]["content"] == ""

@@ -19,7 +19,7 @@ def _lines(answer: NativeAnswer, *deltas: Delta) -> list[dict[str, object]]:
 
 def test_a_stream_ends_with_an_empty_line_of_counts() -> None:
     answer = GenerateAnswer("m", time.monotonic_ns(), load_ns=7)
-    text, end = _lines(answer, Delta(1, "Hi <b>", done=DONE))
+    text, end = _lines(answer, Delta(1, "Hi <b>"), Delta(1, done=DONE))
     assert list(text) == ["model", "created_at", "response", "done"]
     assert (text["response"], end["response"], end["done_reason"]) == ("Hi <b>", "", "stop")
     assert list(end)[4:] == [
@@ -33,6 +33,21 @@ def test_a_stream_ends_with_an_empty_line_of_counts() -> None:
         "eval_duration",
     ]
     assert all(end[k] for k in end if k.endswith(("duration", "count")))
+
+
+@pytest.mark.parametrize("kind", [GenerateAnswer, ChatAnswer])
+def test_the_last_line_has_what_the_end_brought_to_light(kind: type[NativeAnswer]) -> None:
+    """The text of a call that never was one, say; what log-probabilities belong to it came before."""
+    call = ToolCall("f", {}, id="call_x")
+    logprobs = [TokenLogprob(b"x", -1.5)]
+    end = Delta(1, '{"x', "hm", [call], logprobs, done=DONE)
+    first, last = _lines(kind("m"), end)
+    assert (first["done"], len(first["logprobs"])) == (False, 1)  # type: ignore[arg-type]
+    assert (last["done"], "logprobs" in last) == (True, False)
+    said: dict[str, object] = last["message"] if kind is ChatAnswer else last  # type: ignore[assignment]
+    assert said["content" if kind is ChatAnswer else "response"] == '{"x'
+    assert said["thinking"] == "hm"
+    assert len(said["tool_calls"]) == 1  # type: ignore[arg-type]
 
 
 def test_a_body_joins_the_deltas() -> None:

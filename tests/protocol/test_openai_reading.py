@@ -63,6 +63,12 @@ def test_max_completion_tokens_counts_where_max_tokens_is_not_given() -> None:
         assert "num_predict" not in _chat(max_completion_tokens=odd).options
 
 
+def test_arguments_of_null_are_none() -> None:
+    function = {"name": "f", "arguments": " null "}
+    (message,) = _messages({"role": "assistant", "tool_calls": [{"function": function}]})
+    assert message.tool_calls[0].function.arguments == {}
+
+
 def test_what_is_not_honoured_is_ignored() -> None:
     ignored = {"n": 2, "tool_choice": "required", "logit_bias": {"1": 2}, "options": {"num_ctx": 1}}
     assert _chat(**ignored, user=5, keep_alive="never", think="no") == _chat()

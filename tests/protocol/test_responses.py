@@ -127,7 +127,7 @@ def test_the_built_in_search_keeps_its_name() -> None:
         ([_call("c", "{")], "failed to parse function call arguments: unexpected end of JSON input"),
         (
             [_call("c", "[1]")],
-            "failed to parse function call arguments: json: cannot unmarshal array into Go value of type map[string]interface {}",
+            "failed to parse function call arguments: Value looks like object, but can't find closing '}' symbol",
         ),
     ],
 )  # fmt: skip

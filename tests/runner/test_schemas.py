@@ -147,6 +147,27 @@ def test_a_number_ends(grammars: Grammars) -> None:
     assert not allowed(masks, grammar) >> ord("3") & 1
 
 
+@pytest.mark.parametrize(
+    ("schema", "accepts", "refuses"),
+    [
+        ({}, ["{}", '{"a": []}'], ["1", '"x"', "null"]),
+        ({"type": ["string", ""]}, ["1", '"x"', "null"], ["x"]),
+        ({"type": None}, ["1"], ["x"]),
+        ({"type": "integer", "enum": ["a", 1]}, ["1", '"a"'], ["2"]),
+        ({"properties": {"a": {"type": "null"}}, "required": [5, "a"]}, ['{"a": null}'], ["{}"]),
+        ({"properties": {"a": {"type": "null"}}, "required": 5}, ['{"a": null}', "{}"], ["1"]),
+    ],
+    ids=str,
+)
+def test_what_the_standard_reads_otherwise_or_not_at_all(
+    schema: Any, accepts: list[str], refuses: list[str], grammars: Grammars
+) -> None:
+    """As llama.cpp reads it."""
+    grammar = json.dumps(schema)
+    assert all(writes(grammars.make(grammar), text) for text in accepts)
+    assert not any(writes(grammars.make(grammar), text) for text in refuses)
+
+
 # ---------------------------------------------------------------------------- what is refused
 
 
@@ -154,6 +175,8 @@ def test_a_number_ends(grammars: Grammars) -> None:
     ("schema", "message"),
     [
         ({"type": "banana"}, "at #: unrecognized type banana"),
+        ({"type": ["string", "banana"]}, "at #/type/1: unrecognized type banana"),
+        ({"type": ["string", 5]}, "at #/type/1: type must be a string or an array of strings"),
         ({"type": 5}, "at #: type must be a string or an array of strings"),
         ({"type": []}, "at #: type must not be empty"),
         ({"enum": []}, "at #: enum must be a non-empty array"),

@@ -88,6 +88,25 @@ async def test_a_stream_and_its_whole_say_the_same(server: Server, create: Creat
         assert len(text) == 6
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_a_prompt_cannot_be_shown_in_a_stream(
+    path: str, server: Server, create: Create
+) -> None:
+    """One chunk without text, and no end."""
+    await create("ref")
+    body = {"model": "ref", **BODIES[path], "stream": True, "_debug_render_only": True}
+    reply = await server.send("POST", path, body)
+    assert reply.header("content-type") == "text/event-stream"
+    (event,) = events(reply.body)
+    (choice,) = event.data["choices"]
+    assert choice["finish_reason"] is None
+    assert choice.get("delta", choice) in (
+        {"role": "assistant", "content": ""},
+        {"text": "", "index": 0, "finish_reason": None},
+    )
+    assert "_debug_info" not in event.data
+
+
 @pytest.mark.parametrize("path", BODIES)
 async def test_a_crash_within_a_stream_is_told_in_the_stream(
     path: str, server: Server, create: Create

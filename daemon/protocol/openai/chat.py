@@ -43,6 +43,9 @@ class ChatCompletionAnswer(EventAnswer):
     def broken(self, status: int, message: str) -> bytes:
         return sse.unnamed(errors.envelope(status, message))
 
+    def debug_event(self) -> bytes:
+        return self._content(Piece())
+
     def _content(self, piece: Piece) -> bytes:
         """One chunk; two where thoughts and what follows them came together."""
         role = "" if self._head else "assistant"

@@ -40,6 +40,9 @@ class CompletionAnswer(EventAnswer):
     def broken(self, status: int, message: str) -> bytes:
         return sse.unnamed(errors.envelope(status, message))
 
+    def debug_event(self) -> bytes:
+        return self._text("", b"null")
+
     def _text(self, text: str, reason: bytes) -> bytes:
         encoded = goencode.text(text)
         choice = b'[{"text":%b,"index":0,"finish_reason":%b}]' % (encoded, reason)

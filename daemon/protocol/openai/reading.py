@@ -223,11 +223,11 @@ def _call(call: ToolCall) -> CoreToolCall:
 
 
 def arguments(text: str) -> dict[str, Any]:
-    """A call's arguments, which travel as JSON in a string."""
+    """A call's arguments, which travel as JSON in a string; ``null`` is none."""
     try:
         value = gojson.value(text)
     except ValueError:
-        value = None
-    if not isinstance(value, dict):
+        value = ...
+    if value is not None and not isinstance(value, dict):
         raise Malformed("invalid tool call arguments")
-    return value
+    return value or {}

@@ -56,11 +56,12 @@ def check_type(schema: Schema, path: str) -> None:
         fail(path, "type must not be empty")
     if "const" in schema or "enum" in schema:
         return
-    for kind in given if isinstance(given, list) else [given]:
+    kinds = {f"{path}/type/{at}": kind for at, kind in enumerate(as_list(given))}
+    for place, kind in (kinds or {path: given}).items():
         if kind is not None and not isinstance(kind, str):
-            fail(path, "type must be a string or an array of strings")
+            fail(place, "type must be a string or an array of strings")
         if kind and kind not in _TYPES:
-            fail(path, f"unrecognized type {kind}")
+            fail(place, f"unrecognized type {kind}")
 
 
 def type_seen(schema: Schema) -> str:

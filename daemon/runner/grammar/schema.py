@@ -44,6 +44,8 @@ def read(text: str, works: Callable[[str], bool] = lambda pattern: True) -> Sche
     """
     try:
         root = json.loads(text)
+        if root == {}:
+            root = {"type": "object"}  # llama.cpp's reading; anything in it would say "any value"
         reader = _Reader(root, works)
         schema = reader.node(root, "#")
         return {**schema, "$defs": reader.targets()}
@@ -77,6 +79,8 @@ class _Reader:
             fail(path, "nested too deeply")
         self._depth += 1
         out = {k: v for k, v in schema.items() if k not in _ELSEWHERE}
+        if "required" in out:
+            out["required"] = [name for name in as_list(out["required"]) if isinstance(name, str)]
         several = sum(1 for key in _WHOLE if key in schema) + len(as_list(schema.get("allOf"))) > 1
         self._composition(out, path, part or several)
         self._type(out, path, part or several)
@@ -150,8 +154,11 @@ class _Reader:
         """What hangs on the type, given or seen from the keywords."""
         if not _COMPOSED & out.keys():
             check_type(out, path)
-            if not out.get("type") and (seen := type_seen(out)):
-                out["type"] = seen
+            given = out.get("type")
+            if not all(given if isinstance(given, list) else [given]) or _LITERAL & out.keys():
+                out.pop("type", None)
+                if seen := type_seen(out):
+                    out["type"] = seen
         check_values(out, path)
         given = out.get("type")
         types = [given] if isinstance(given, str) else as_list(given)
@@ -222,6 +229,8 @@ _ELSEWHERE = {"$defs", "definitions", "$id", "id", "$schema", "$comment", "x-gui
 _WHOLE = ("properties", "$ref", "oneOf", "anyOf")
 """Each describes an object by itself."""
 _COMPOSED = {"$ref", "oneOf", "anyOf"}
+_LITERAL = {"const", "enum"}
+"""What they list counts, whatever ``type`` says."""
 
 
 def _close(out: Schema, names: Iterable[str]) -> None:

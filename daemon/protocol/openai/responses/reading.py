@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from lhama.daemon.errors import Malformed
-from lhama.daemon.protocol import datauris, gojson, govalue, types, websearch
+from lhama.daemon.protocol import datauris, gojson, types, websearch
+from lhama.daemon.protocol.annotations import OrderedMap
 from lhama.daemon.protocol.openai import reading
 from lhama.daemon.protocol.openai.responses.items import (
     File,
@@ -113,18 +114,13 @@ def _answers(item: Item | None, turn: types.Message) -> bool:
 
 
 def _call(item: FunctionCall) -> types.ToolCall:
-    arguments: Any = {}
-    if item.arguments:
-        try:
-            arguments = gojson.value(item.arguments)
-        except ValueError as error:
-            raise Malformed(f"failed to parse function call arguments: {error}") from None
-    if not isinstance(arguments, dict):
-        raise Malformed(
-            "failed to parse function call arguments: json: cannot unmarshal "
-            f"{govalue.kind(arguments)} into Go value of type map[string]interface {{}}"
-        )
-    function = types.ToolCallFunction(name=item.name, arguments=arguments)
+    try:
+        arguments: Any = gojson.value(item.arguments) if item.arguments else None
+    except ValueError as error:
+        raise Malformed(f"failed to parse function call arguments: {error}") from None
+    if arguments is not None and not isinstance(arguments, dict):
+        raise Malformed(f"failed to parse function call arguments: {OrderedMap().not_object}")
+    function = types.ToolCallFunction(name=item.name, arguments=arguments or {})
     return types.ToolCall(id=item.call_id, function=function)
 
 
