@@ -180,11 +180,11 @@ class CudaEngine:
         """The same when the masks have come, on whatever thread brings them."""
         if handle.failed:
             return
-        with self._context():
-            try:
+        try:
+            with self._context():
                 self._draw(handle, general, masks)
-            except Exception as error:
-                handle.fail(error)
+        except Exception as error:
+            handle.fail(error)
 
     @contextmanager
     def _context(self) -> Iterator[None]:

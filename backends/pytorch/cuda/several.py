@@ -70,6 +70,8 @@ class Several:
         self._mixed = floats(most, queries, dtype=plain)
         hidden, said = (0, shape.experts_used) if shape.experts else (shape.hidden, 1)
         self._hidden = floats(most, hidden, dtype=plain)
+        # Gate and up apart, where no kernel takes both. What a graph allocates is there for good.
+        self._two = floats(2, most, hidden, dtype=plain)
         self._written_out = WrittenOut(network.matrices(), most, device)
         if shape.experts:
             self._experts = Experts(network, most, plain, self._written_out, nobody, pdl=pdl)
@@ -152,9 +154,10 @@ class Several:
             )  # fmt: skip
             return
         pair = []
-        for matrix in (gate, up):
+        for matrix, into in zip((gate, up), self._two, strict=True):
             weight = self._written_out(matrix)
-            pair.append(torch.mm(x.to(weight.dtype), weight.t()))  # layers may differ in type
+            out = into[:count] if into.dtype == weight.dtype else None  # layers may differ in type
+            pair.append(torch.mm(x.to(weight.dtype), weight.t(), out=out))
         kernels.activate[(count, -(-gate.outputs // 1024))](
             *pair, y, SHRUNK, gate.outputs, gate.outputs, gelu, 4, num_warps=4
         )
@@ -194,11 +197,19 @@ class Several:
             )  # fmt: skip
             return
         whole = y.shape[1] == matrix.outputs
-        out = product(x, self._written_out(matrix), y if whole else None)
+        into = y if whole else self._spare(count, matrix.outputs)
+        out = product(x, self._written_out(matrix), into)
         if bias is not None:
             out += bias
         if not whole:
             y[:, column : column + matrix.outputs] = out
+
+    def _spare(self, rows: int, columns: int) -> torch.Tensor:
+        """float32 [rows, columns] that nobody needs before the next ``_multiply``."""
+        size = rows * columns
+        if size > len(self._parts):
+            return torch.empty(rows, columns, device=self._parts.device)
+        return self._parts[:size].view(rows, columns)
 
     def _score(self, x: torch.Tensor, logits: torch.Tensor, peaks: torch.Tensor) -> None:
         head, count = self.network.head, len(x)
@@ -211,7 +222,7 @@ class Several:
                 num_warps=tile.warps, launch_pdl=self._pdl,
             )  # fmt: skip
             return
-        logits.copy_(product(x, head.data[: head.outputs]))
+        product(x, head.data[: head.outputs], logits)
         kernels.peaks_of[(count, peaks.shape[1])](logits, peaks, softcap, head.outputs, num_warps=1)
 
     def _settle(
