@@ -415,7 +415,7 @@ def test_a_refused_upload_shows_the_reason(server: Replay, lhama: Lhama, tmp_pat
 def test_help_of_a_verb(lhama: Lhama, words: str) -> None:
     outcome = lhama(*words.split())
     assert outcome.code == 0
-    assert outcome.out.startswith("Usage: lhama run [OPTIONS] {MODEL} [PROMPT]...\n")
+    assert outcome.out.startswith("Usage: lhama run ")
 
 
 def test_help_has_a_whole_line_for_each_verb(lhama: Lhama, monkeypatch: pytest.MonkeyPatch) -> None:
