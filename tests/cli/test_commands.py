@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -426,6 +425,12 @@ def test_help_has_a_whole_line_for_each_verb(lhama: Lhama, monkeypatch: pytest.M
     assert "OLLAMA_HOST" in lhama("help").out
 
 
+def cpu_of_children() -> float:
+    """Seconds; unlike the clock's they are the same on a busy machine."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_help_imports_nothing_heavy_and_is_quick() -> None:
     heavy = ("torch", "llama_cpp", "numpy", "aiohttp", "rich", "msgspec", "uvloop", "structlog")
     program = (
@@ -433,17 +438,16 @@ def test_help_imports_nothing_heavy_and_is_quick() -> None:
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         f"print([m for m in {heavy!r} if m in sys.modules])"
     )
-    best = 1e9
+    took = []
     for _ in range(3):
-        begin = time.perf_counter()
+        before = cpu_of_children()
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=True
         )
-        best = min(best, time.perf_counter() - begin)
+        took.append(cpu_of_children() - before)
     assert done.stdout.splitlines()[-1] == "[]"
     assert "plugins" in done.stdout
-    # 0.3 s is the aim (0.12 s as measured alone); a busy machine gets twice that.
-    assert best < (0.6 if os.getloadavg()[0] > 1 else 0.3)
+    assert min(took) < 0.3, "0.14 s as measured alone, of the processor's time"
 
 
 def test_the_api_key_is_sent_where_there_is_one(
