@@ -5,6 +5,9 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+# Triton 3.7 gave it another name.
+barrier = getattr(gl, "thread_barrier", None) or gl.barrier
+
 
 @gluon.jit
 def dot4_unsigned(codes, x):

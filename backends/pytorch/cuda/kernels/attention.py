@@ -15,7 +15,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import mma_v2
 
-from lhama.backends.pytorch.cuda.kernels.asm import let_next_start, rounded, wait
+from lhama.backends.pytorch.cuda.kernels.asm import barrier, let_next_start, rounded, wait
 
 PAGE = gl.constexpr(64)
 """Positions of a page."""
@@ -461,7 +461,7 @@ def attend(
             element = gl.arange(0, 16, layout=gl.SliceLayout(0, RESULT))[None, :]
             at = line[:, None] * D + of_dim[:, None] * 16 + element
             gl.store(parts + at, result, mask=meant[:, None])
-            gl.thread_barrier()
+            barrier()
             ticket = gl.atomic_add(tickets + kv, 1, sem="acq_rel", scope="gpu")
             if ticket == used - 1:
                 gl.store(tickets + kv, 0)
