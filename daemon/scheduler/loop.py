@@ -121,8 +121,9 @@ class Scheduler:
         self._post(lambda: self._on_unload(model.files().weights))
 
     def loaded(self) -> list[LoadedModel]:
-        """What is loaded now, the one that stays longest first."""
-        lines = [e.described() for e in self._entries.values() if e.runner.loaded is not None]
+        """What is loaded now and not on its way out, the one that stays longest first."""
+        entries = [entry for entry in self._entries.values() if not entry.leaving]
+        lines = [entry.described() for entry in entries if entry.runner.loaded is not None]
         return sorted(lines, key=lambda line: -line.expires_at)
 
     @property
@@ -233,7 +234,7 @@ class Scheduler:
     def _unload_expired(self) -> bool:
         """Begin to unload one model that is idle and has to go, if there is one."""
         for entry in self._entries.values():
-            if entry.expiring and not entry.users:
+            if entry.leaving:
                 self._begin(self._unload(entry))
                 return True
         return False

@@ -76,6 +76,11 @@ class Entry:
     """It goes as soon as it is idle, whatever its keep-alive says."""
     timer: asyncio.TimerHandle | None = None
 
+    @property
+    def leaving(self) -> bool:
+        """It has to go, and nobody uses it any more."""
+        return self.expiring and not self.users
+
     def described(self) -> LoadedModel:
         """What it is now; its runner has said what it loaded."""
         loaded = self.runner.loaded

@@ -95,7 +95,7 @@ async def test_keep_alive_ends_sticks_and_unloads(server: Server, ref: str) -> N
     await generate(server, keep_alive="150ms")
     await emptied(server)
     await generate(server, keep_alive=0)
-    await emptied(server)
+    assert await ps(server) == [], "what is on its way out is not listed"
     for forms in ({}, {"messages": []}):
         route = "POST /api/chat" if forms else GENERATE
         reply = await server.ask(route, {"model": ref, "keep_alive": "1h", **forms})
@@ -103,7 +103,7 @@ async def test_keep_alive_ends_sticks_and_unloads(server: Server, ref: str) -> N
         assert len(await ps(server)) == 1
         reply = await server.ask(route, {"model": ref, "keep_alive": "0s", **forms})
         assert reply.json()["done_reason"] == "unload"
-        await emptied(server)
+        assert await ps(server) == []
 
 
 async def test_the_environments_keep_alive(tmp_path: Path) -> None:
