@@ -18,14 +18,12 @@ from gotpl.parse import nodes as ast
 from gotpl.parse.parser import ParserLimits
 
 from lhama.daemon.errors import BadRequest, LhamaError
+from lhama.daemon.prompt import gowords
+from lhama.daemon.prompt.gowords import FUNCTIONS
 
 MAX_TEMPLATE_BYTES = 128 * 1024
 """Templates of real models are below 20 kB."""
-FUNCTIONS = frozenset({"json", "currentDate", "yesterdayDate", "toTypeScriptType"})
-"""What templates may call besides text/template's own functions."""
-
 _LIMITS = ParserLimits(max_source_bytes=MAX_TEMPLATE_BYTES, max_tokens=MAX_TEMPLATE_BYTES)
-_UNEXPECTED_KEYWORD = re.compile(r"unexpected (end|else)$")
 
 
 def _linear(number: re.Pattern[str]) -> re.Pattern[str]:
@@ -51,8 +49,8 @@ def parse(text: str) -> ast.ParsedTemplate:
         return parse_template(text, limits=_LIMITS, functions=FUNCTIONS)
     except TemplateSyntaxError as error:
         line = error.line
-        message = str(error).split(": ", 1)[-1]
-        raise TemplateTextError(f"template: :{line}: {_in_go_words(message)}") from None
+        message = gowords.translate(str(error).split(": ", 1)[-1], text, error.position or 0)
+        raise TemplateTextError(f"template: :{line}: {message}") from None
     except (RecursionError, ValueError, StopIteration) as error:
         raise TemplateTextError(f"template: :1: not readable: {error}") from None
 
@@ -63,14 +61,6 @@ def validate(text: str) -> None:
         parse(text)
     except TemplateTextError as error:
         raise BadRequest(f"template error: {error.message}") from None
-
-
-def _in_go_words(message: str) -> str:
-    if match := _UNEXPECTED_KEYWORD.match(message):
-        return f"unexpected {{{{{match.group(1)}}}}}"
-    if message == "unexpected right paren":
-        return "unexpected right paren U+0029 ')'"
-    return message.replace("'", '"')
 
 
 def walk(node: Any, ancestors: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple[Any, ...]]]:
