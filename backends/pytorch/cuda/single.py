@@ -19,7 +19,7 @@ from lhama.backends.pytorch.cuda.rows import Rows
 
 
 class Vector:
-    """What a matrix is multiplied with: int8 with scales, float, or both, as consumers want it."""
+    """What a matrix is multiplied with: bytes with scales, floats, or both, as consumers want it."""
 
     def __init__(
         self, size: int, consumers: tuple[Matrix, ...], device: torch.device, count: int = 1
@@ -27,7 +27,7 @@ class Vector:
         """``count`` of ``size`` elements, one behind the other."""
         self.ints = any(matrix.form for matrix in consumers)
         self.floats = any(not matrix.form for matrix in consumers)
-        self.y = torch.zeros(count * -(-size // 1024) * 384, dtype=torch.int32, device=device)
+        self.y = torch.zeros(count * -(-size // 1024) * 640, dtype=torch.int32, device=device)
         self.yf = torch.zeros(count * -(-size // 256) * 256, device=device)
 
 
@@ -105,27 +105,27 @@ class Single:
         """y = one or two matrices, below one another, times the normed vector."""
         first, second = (*matrices, matrices[0])[:2]
         two = len(matrices) > 1
-        r, warps, ahead, _ = rows
+        r, warps, ahead, _, registers = rows
         kernels.project[((first.rows + (second.rows if two else 0)) // 16,)](
             first.words, second.words, self._x.y, self._x.yf, squares, self.network.shape.norm_eps,
             y if bias is None else bias, y, self._o_squares,
             first.columns, first.rows, second.rows if two else 0, first.number, second.number,
             True, bias is not None, False, ahead, r, warps, self._pdl,
-            num_warps=warps, launch_pdl=self._pdl,
+            num_warps=warps, maxnreg=registers, launch_pdl=self._pdl,
         )  # fmt: skip
 
     def _add(
         self, matrix: Matrix, vector: Vector, bias: torch.Tensor | None,
         post_norm: torch.Tensor | None, norm: torch.Tensor, squares: torch.Tensor,
     ) -> None:  # fmt: skip
-        r, warps, ahead, _ = tiling.one(matrix)
+        r, warps, ahead, _, registers = tiling.one(matrix)
         x, eps = self._x, self.network.shape.norm_eps
         if post_norm is None:
             kernels.add[(matrix.rows // 16,)](
                 matrix.words, vector.y, vector.yf, self._h if bias is None else bias, self._h,
                 norm, x.y, x.yf, squares, matrix.columns, matrix.rows, matrix.number,
                 bias is not None, x.ints, x.floats, ahead, r, warps, self._pdl,
-                num_warps=warps, launch_pdl=self._pdl,
+                num_warps=warps, maxnreg=registers, launch_pdl=self._pdl,
             )  # fmt: skip
             return
         kernels.project[(matrix.rows // 16,)](
@@ -133,7 +133,7 @@ class Single:
             self._o if bias is None else bias, self._o, self._o_squares,
             matrix.columns, matrix.rows, 0, matrix.number, matrix.number,
             False, bias is not None, True, ahead, r, warps, self._pdl,
-            num_warps=warps, launch_pdl=self._pdl,
+            num_warps=warps, maxnreg=registers, launch_pdl=self._pdl,
         )  # fmt: skip
         kernels.join[(matrix.rows // 16,)](
             self._o, self._o_squares, post_norm, eps, self._h, norm, x.y, x.yf, squares,
@@ -141,14 +141,14 @@ class Single:
         )  # fmt: skip
 
     def _gated(self, block: Block) -> None:
-        r, warps, ahead, ahead_up = tiling.one_gated(block.gate)
+        r, warps, ahead, ahead_up, registers = tiling.one_gated(block.gate)
         hidden = self._hidden
         kernels.gated[(block.gate.rows // 16,)](
             block.gate.words, block.up.words, self._x.y, self._x.yf, self._squares[1],
             self.network.shape.norm_eps, hidden.y, hidden.yf,
             block.gate.columns, block.gate.rows, block.gate.number, self.network.traits.gelu,
             hidden.ints, hidden.floats, ahead, ahead_up, r, warps, self._pdl,
-            num_warps=warps, launch_pdl=self._pdl,
+            num_warps=warps, maxnreg=registers, launch_pdl=self._pdl,
         )  # fmt: skip
 
     def _mix(self, block: Block, router: Matrix, following: torch.Tensor) -> None:
@@ -157,26 +157,26 @@ class Single:
         gate, down = block.gate, block.down
         self._project((router,), tiling.one_router(router), None, self._squares[1], choice.logits)
         choice.choose(1)
-        r, warps, ahead, ahead_up = tiling.one_gated_experts(gate)
+        r, warps, ahead, ahead_up, registers = tiling.one_gated_experts(gate)
         experts.gated_experts[(shape.inner // 16, shape.experts_used)](
             gate.words, block.up.words, x.y, x.yf, self._squares[1], shape.norm_eps,
             choice.experts, hidden.y, hidden.yf, gate.columns, gate.rows, shape.inner,
             gate.number, self.network.traits.gelu, hidden.ints, hidden.floats, ahead, ahead_up, r,
-            warps, self._pdl, num_warps=warps, launch_pdl=self._pdl,
+            warps, self._pdl, num_warps=warps, maxnreg=registers, launch_pdl=self._pdl,
         )  # fmt: skip
-        r, warps, ahead, _ = tiling.one(down)
+        r, warps, ahead, _, registers = tiling.one(down)
         experts.add_experts[(shape.width // 16,)](
             down.words, hidden.y, hidden.yf, choice.experts, choice.shares, self._h, following,
             x.y, x.yf, self._squares[0], down.columns, down.rows, shape.width, down.number,
             shape.experts_used, x.ints, x.floats, ahead, r, warps, self._pdl,
-            num_warps=warps, launch_pdl=self._pdl,
+            num_warps=warps, maxnreg=registers, launch_pdl=self._pdl,
         )  # fmt: skip
 
     def _score(self) -> None:
         head, shape = self.network.head, self.network.shape
-        r, warps, ahead, _ = tiling.one(head)
+        r, warps, ahead, _, registers = tiling.one(head)
         kernels.score[(head.rows // 16,)](
             head.words, self._x.y, self._x.yf, self._squares[0], shape.norm_eps, self._logits,
             self._peaks, head.columns, head.rows, head.outputs, head.number, shape.logit_softcap,
-            ahead, r, warps, self._pdl, num_warps=warps, launch_pdl=self._pdl,
+            ahead, r, warps, self._pdl, num_warps=warps, maxnreg=registers, launch_pdl=self._pdl,
         )  # fmt: skip

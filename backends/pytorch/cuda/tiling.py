@@ -12,6 +12,11 @@ REGISTERS: Final = 72
 """Of a lane, for weights that are fetched before the kernel before has ended."""
 SHORT: Final = 8
 """Tiles of a row that can all be fetched ahead."""
+LIMITS: Final = {4: 168, 8: 128}
+"""Registers of a lane that let three programs of 4 warps, two of 8, share a multiprocessor. Where rows
+have many tiles the assembler takes a few more, for products that could wait."""
+MANY: Final = 4
+"""Tiles of such a row."""
 WARPS: Final = 132 * 16
 """Warps that keep a large card busy: what a matrix is cut up for."""
 MOST_PARTS: Final = 8
@@ -28,6 +33,8 @@ class Rows(NamedTuple):
     """Tiles fetched ahead."""
     ahead_up: int = 0
     """Of the second matrix, where two are multiplied at once."""
+    registers: int | None = None
+    """Of a lane, at most; ``None`` leaves it to the assembler."""
 
 
 class Tile(NamedTuple):
@@ -68,7 +75,7 @@ def one(matrix: Matrix) -> Rows:
     room = max(1, REGISTERS // (rows * words))
     if matrix.form and tiles > SHORT:
         room = min(room, 4)  # more than that only delays the first products of a long row
-    return Rows(rows, warps, min(tiles, room))
+    return Rows(rows, warps, min(tiles, room), registers=_limit(matrix, warps))
 
 
 def one_gated(matrix: Matrix) -> Rows:
@@ -77,7 +84,7 @@ def one_gated(matrix: Matrix) -> Rows:
     if matrix.columns > 1024:
         # The first matrix alone; of floats more than is kept of codes.
         room = SHORT if matrix.form is None else max(1, REGISTERS // (4 * words))
-        return Rows(4, 4, min(tiles, room))
+        return Rows(4, 4, min(tiles, room), registers=_limit(matrix, 4))
     ahead = min(tiles, max(1, REGISTERS // (2 * words)))
     return Rows(2, 8, ahead, min(tiles, REGISTERS // (2 * words) - ahead))
 
@@ -96,6 +103,11 @@ def one_gated_experts(matrix: Matrix) -> Rows:
     words, tiles = _tile(matrix)
     ahead = min(tiles, max(1, REGISTERS // (8 * words)))
     return Rows(4, 4, ahead, ahead)
+
+
+def _limit(matrix: Matrix, warps: int) -> int | None:
+    _, tiles = _tile(matrix)
+    return LIMITS[warps] if matrix.form and tiles >= MANY else None
 
 
 def _tile(matrix: Matrix) -> tuple[int, int]:

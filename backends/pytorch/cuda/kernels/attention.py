@@ -16,6 +16,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import mma_v2
 
 from lhama.backends.pytorch.cuda.kernels.asm import barrier, let_next_start, rounded, wait
+from lhama.backends.pytorch.cuda.kernels.one_row import STEPS, per_step
 
 PAGE = gl.constexpr(64)
 """Positions of a page."""
@@ -500,16 +501,18 @@ def emit(v, run, inside, y, yf, N: gl.constexpr, INTS: gl.constexpr, FLOATS: gl.
     if INTS:
         G: gl.constexpr = (N + 1023) // 1024 * 32
         most = gl.max(gl.abs(v), axis=1)
-        q = rounded(v * gl.where(most > 0.0, 127.0 / most, 0.0)[:, None])
+        q = rounded(v * per_step(most)[:, None])
+        upper = (q + 64) >> 7
         group = run // 2
         half = run % 2
-        octets = y.to(gl.pointer_type(gl.int8))
-        place = (half * (16 * G) + group * 16)[:, None] + (element % 4) * 4 + element // 4
-        gl.store(octets + place, q.to(gl.int8), mask=inside[:, None])
-        halves = (y + 8 * G).to(gl.pointer_type(gl.float32))
-        gl.store(halves + half * G + group, most / 127.0, mask=inside)
+        order = (half * (16 * G) + group * 16)[:, None] + (element % 4) * 4 + element // 4
+        octets = y.to(gl.pointer_type(gl.int8)) + order
+        gl.store(octets, upper.to(gl.int8), mask=inside[:, None])
+        gl.store(octets + 32 * G, (q - (upper << 7)).to(gl.int8), mask=inside[:, None])
+        halves = (y + 16 * G).to(gl.pointer_type(gl.float32))
+        gl.store(halves + half * G + group, most / STEPS, mask=inside)
         total = gl.sum(q, axis=1).to(gl.float32)
-        gl.store(halves + (2 + half) * G + group, most / 127.0 * total, mask=inside)
+        gl.store(halves + (2 + half) * G + group, most / STEPS * total, mask=inside)
     if FLOATS:
         HALF: gl.constexpr = (N + 255) // 256 * 128
         place = (element % 2) * HALF + run[:, None] * 8 + element // 2

@@ -2,9 +2,10 @@
 
 A program takes ``R`` rows for each of its ``NW`` warps. A lane owns one group of 32 weights of each
 of its rows, so a tile is [R · NW rows, 32 lanes, 4 words]: every load is 16 bytes wide, and no
-number crosses lanes before the last sum. Planes are those of ``formats.py``; a vector has int8
-codes in the same order, a scale and a sum for each half of a group, or float planes of its even
-and its odd elements (``vectors.py``).
+number crosses lanes before the last sum. Planes are those of ``formats.py``. A vector of G groups
+has 20 words for each, all in planes: upper bytes of the groups' first halves (4), of their second
+halves (4), lower bytes likewise (8), float32 scales of the halves (2) and their sums (2); bytes in
+the order of the weights' codes. For float matrices it has planes of its even and its odd elements.
 """
 
 from __future__ import annotations
@@ -173,6 +174,18 @@ def bytes_of(codes, codes_b, high, high_b, word, FORMAT: gl.constexpr):
 
 
 @gluon.jit
+def dot(codes, upper, lower, FORMAT: gl.constexpr):
+    """int32 sums over a half of a group: codes times (128 · upper + lower)."""
+    if FORMAT == Q8_0:
+        above = dot4_signed(codes, upper)
+        below = dot4_signed(codes, lower)
+    else:
+        above = dot4_unsigned(codes, upper)
+        below = dot4_unsigned(codes, lower)
+    return (gl.sum(above, axis=2) << 7) + gl.sum(below, axis=2)
+
+
+@gluon.jit
 def add_tile(
     sums, tile, x, xf, TILE: gl.constexpr, FORMAT: gl.constexpr, K: gl.constexpr,
     R: gl.constexpr, NW: gl.constexpr,
@@ -188,9 +201,11 @@ def add_tile(
         # Vectors are padded to whole tiles with zeros.
         G: gl.constexpr = (K + 1023) // 1024 * 32
         group = TILE * 32 + gl.arange(0, 32, layout=gl.SliceLayout(0, gl.SliceLayout(2, LAYOUT)))
-        a = gl.load(x + at)
-        b = gl.load(x + 4 * G + at)
-        halves = (x + 8 * G).to(gl.pointer_type(gl.float32))
+        upper_a = gl.load(x + at)[None, :, :]
+        upper_b = gl.load(x + 4 * G + at)[None, :, :]
+        lower_a = gl.load(x + 8 * G + at)[None, :, :]
+        lower_b = gl.load(x + 12 * G + at)[None, :, :]
+        halves = (x + 16 * G).to(gl.pointer_type(gl.float32))
         scale_a = gl.load(halves + group)[None, :]
         scale_b = gl.load(halves + G + group)[None, :]
         sum_a = gl.load(halves + 2 * G + group)[None, :]
@@ -198,14 +213,8 @@ def add_tile(
         low, top = bytes_of(
             codes, codes_b, high[:, :, None], high_b[:, :, None], word[None, :][None, :, :], FORMAT
         )
-        if FORMAT == Q8_0:
-            dots_a = dot4_signed(low, a[None, :, :])
-            dots_b = dot4_signed(top, b[None, :, :])
-        else:
-            dots_a = dot4_unsigned(low, a[None, :, :])
-            dots_b = dot4_unsigned(top, b[None, :, :])
-        dot_a = gl.sum(dots_a, axis=2).to(gl.float32) * scale_a
-        dot_b = gl.sum(dots_b, axis=2).to(gl.float32) * scale_b
+        dot_a = dot(low, upper_a, lower_a, FORMAT).to(gl.float32) * scale_a
+        dot_b = dot(top, upper_b, lower_b, FORMAT).to(gl.float32) * scale_b
         if FORMAT == Q6_K:
             first, second = half_scales(scale, shared)
             return sums + first * (dot_a - 32.0 * sum_a) + second * (dot_b - 32.0 * sum_b)

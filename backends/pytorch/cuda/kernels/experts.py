@@ -38,8 +38,8 @@ from lhama.backends.pytorch.cuda.kernels.one_row import (
 
 @gluon.constexpr_function
 def vector_words(K):
-    """Words of a vector in int8 with its scales and sums."""
-    return (K + 1023) // 1024 * 384
+    """Words of a vector in bytes with its scales and sums; see ``dot.py``."""
+    return (K + 1023) // 1024 * 640
 
 
 @gluon.constexpr_function

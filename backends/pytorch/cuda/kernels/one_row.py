@@ -1,7 +1,7 @@
 """One token's way through a layer, without attention: matrix times vector, and what lies around.
 
 Kernels hand on two things. The residual stream ``h`` is plain float32. A **vector** is what the
-next matrix is multiplied with: ``h`` times the norm's weights, in int8 with a scale for each 16
+next matrix is multiplied with: ``h`` times the norm's weights, in 15 bits with a scale for each 16
 elements (or in float for float matrices), not yet divided by the root mean square. For that the
 producers leave partial sums of squares, one for each program, and the consumer scales its results.
 So norms, quantisation, residuals and activations cost no kernel of their own.
@@ -18,6 +18,9 @@ from lhama.backends.pytorch.cuda.kernels.asm import let_next_start, rounded, wai
 from lhama.backends.pytorch.cuda.kernels.dot import dot_rows, load_ahead, tile_layout, weight_at
 
 OUTPUTS = gl.constexpr(16)
+STEPS = gl.constexpr(127.0 * 128.0)
+"""Of a vector's elements to either side of zero: what two bytes tell, 128 times the upper and the
+lower one."""
 
 
 @gluon.constexpr_function
@@ -47,6 +50,13 @@ def inverse_rms(squares, eps, K: gl.constexpr, NW: gl.constexpr):
 
 
 @gluon.jit
+def per_step(most):
+    """Steps to one, where ``most`` is the largest of those that share a scale. Nothing is told apart
+    where its inverse would be infinite."""
+    return gl.where(most > 1e-30, STEPS / most, 0.0)
+
+
+@gluon.jit
 def emit(v, place, y, yf, N: gl.constexpr, INTS: gl.constexpr, FLOATS: gl.constexpr,
          LAYOUT: gl.constexpr):  # fmt: skip
     """Write 16 elements, number ``place`` of a vector of ``N``."""
@@ -54,16 +64,18 @@ def emit(v, place, y, yf, N: gl.constexpr, INTS: gl.constexpr, FLOATS: gl.conste
     if INTS:
         G: gl.constexpr = (N + 1023) // 1024 * 32
         most = gl.max(gl.abs(v), axis=0)
-        q = rounded(v * gl.where(most > 0.0, 127.0 / most, 0.0))
+        q = rounded(v * per_step(most))
+        upper = (q + 64) >> 7
         group = place // 2
         half = place % 2
-        octets = y.to(gl.pointer_type(gl.int8))
-        order = (element % 4) * 4 + element // 4
-        gl.store(octets + half * (16 * G) + group * 16 + order, q.to(gl.int8))
-        halves = (y + 8 * G).to(gl.pointer_type(gl.float32))
-        gl.store(halves + half * G + group, most / 127.0)
+        order = half * (16 * G) + group * 16 + (element % 4) * 4 + element // 4
+        octets = y.to(gl.pointer_type(gl.int8)) + order
+        gl.store(octets, upper.to(gl.int8))
+        gl.store(octets + 32 * G, (q - (upper << 7)).to(gl.int8))
+        halves = (y + 16 * G).to(gl.pointer_type(gl.float32))
+        gl.store(halves + half * G + group, most / STEPS)
         total = gl.sum(q, axis=0).to(gl.float32)
-        gl.store(halves + (2 + half) * G + group, most / 127.0 * total)
+        gl.store(halves + (2 + half) * G + group, most / STEPS * total)
     if FLOATS:
         HALF: gl.constexpr = (N + 255) // 256 * 128
         gl.store(yf + (element % 2) * HALF + place * 8 + element // 2, v)
