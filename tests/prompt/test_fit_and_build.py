@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from lhama_testing_words import WordTokenizer
 
-from lhama.daemon.errors import BadRequest, RunnerFailed
+from lhama.daemon.errors import BadRequest, LhamaError, RunnerFailed
 from lhama.daemon.prompt import fit
 from lhama.daemon.prompt.build import ModelFacts, build, render
 from lhama.daemon.wire.messages import Message, Prompt
@@ -70,8 +70,9 @@ def test_context_is_put_in_front(words: WordTokenizer) -> None:
     prompt = Prompt([Message("user", "u")], go_template="{{ .Prompt }}", context=[1, 3, 4])
     assert render(prompt, words, NOTHING, 64).text == "<s>earlier text u"
     prompt.context = [10_000]
-    with pytest.raises(BadRequest, match="token"):
+    with pytest.raises(LhamaError, match=r"which is 10000\) >= this->size") as refused:
         render(prompt, words, NOTHING, 64)
+    assert refused.value.status == 500
 
 
 def test_long_raw_is_cut_and_text_stays_whole(words: WordTokenizer) -> None:
@@ -160,8 +161,9 @@ def test_legacy_blocks_around_the_response_are_closed(words: WordTokenizer) -> N
         "{{ else }}none{{ end }} tail"
     )
     prompt = Prompt([Message("user", "u"), Message("assistant", "x")], go_template=template)
-    with pytest.raises(BadRequest, match="range"):
+    with pytest.raises(LhamaError, match="range") as refused:
         render(prompt, words, NOTHING, 64)
+    assert refused.value.status == 500
     prompt.go_template = template.replace("{{ range (slice .Prompt 0 0) }}{{ end }}", "")
     assert render(prompt, words, NOTHING, 64).text == "u<eot>A x"
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from lhama_testing_conversations import ANSWERED, ASKED, CALLED, RESULTS, SYSTEM, TOOLS
 
-from lhama.daemon.errors import BadRequest
+from lhama.daemon.errors import LhamaError
 from lhama.daemon.prompt import jinja
 from lhama.daemon.prompt.jinja import JinjaTemplate
 from lhama.daemon.wire.messages import Message
@@ -75,7 +75,7 @@ def compare(text: str, monkeypatch: pytest.MonkeyPatch) -> int:
             try:
                 got = ours.render(messages, tools, think=think, bos="<s>", eos="</s>")
                 want = expected(**given)
-            except (BadRequest, jinja2.TemplateError, TypeError, RecursionError):
+            except (LhamaError, jinja2.TemplateError, TypeError, RecursionError):
                 continue
             assert got == want
             taken += 1
